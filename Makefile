@@ -1,0 +1,44 @@
+# Everything a developer types. `make` alone lists it.
+.DEFAULT_GOAL := help
+.PHONY: help run test check screenshots clean
+
+PORT ?= 5000
+TESTS ?= tests
+BIN := .venv/bin
+# The first Python on this machine that is new enough.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+run: .venv/installed ## Install, migrate, and serve http://127.0.0.1:5000 (PORT=... for another)
+	@$(BIN)/flask db upgrade
+	@$(BIN)/flask run --port $(PORT)
+
+test: .venv/installed-dev ## Run every test (TESTS=tests/users for some)
+	@$(BIN)/python -m pytest -n 2 $(TESTS)
+
+check: .venv/installed-dev ## Lint and check the types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+screenshots: .venv/installed-dev ## Take the pictures of docs/pictures in a real browser
+	@$(BIN)/python -m docs.screenshots
+
+clean: ## Remove what was installed and cached (not instance/, which holds your data)
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './instance/*' -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "pwreset needs Python 3.11 or newer."; exit 1; }
+	@$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.txt | .venv/bin/python
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+.venv/installed-dev: requirements-dev.txt .venv/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

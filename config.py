@@ -1,0 +1,293 @@
+"""Every setting, read once from the environment: typed, checked, and listed here in one place.
+
+Decides what a setting may be and what stands in for it when it is unset. It must not import the application, open a
+connection or print. All problems are collected and raised together, so that a first start is mended in one go; a
+message names the setting and the remedy and never repeats a secret.
+"""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from email.headerregistry import Address
+from email.utils import parseaddr
+from importlib.util import find_spec
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import SplitResult, urlsplit
+
+import click
+from dotenv import dotenv_values
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+ROOT = Path(__file__).resolve().parent
+LOCAL_URL = "http://127.0.0.1:5000"
+MINIMUM_KEY_BYTES = 32
+DRIVERS = {
+    "sqlite": "sqlite",
+    "postgres": "postgresql+psycopg",
+    "postgresql": "postgresql+psycopg",
+    "postgresql+psycopg": "postgresql+psycopg",
+}
+YES, NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
+
+
+class Setting(NamedTuple):
+    """One row of the table below: the default in its text form (None: none) and, for numbers, the range allowed."""
+
+    kind: type
+    default: str | None
+    low: float = 0
+    high: float = 0
+
+
+# The README's table holds the meaning of each; a test holds the two together.
+SETTINGS = {
+    "PUBLIC_URL": Setting(str, None),
+    "SITE_NAME": Setting(str, None),
+    "SECRET_KEY": Setting(str, None),
+    "SECRET_KEY_FALLBACKS": Setting(list, ""),
+    "DATABASE_URL": Setting(str, None),
+    "INSTANCE_PATH": Setting(str, str(ROOT / "instance")),
+    "EMAIL_USER": Setting(str, None),
+    "EMAIL_PASS": Setting(str, None),
+    "EMAIL_HOST": Setting(str, "smtp.gmail.com"),
+    "EMAIL_PORT": Setting(int, None, 1, 65535),
+    "EMAIL_USE_TLS": Setting(bool, None),
+    "EMAIL_USE_SSL": Setting(bool, "false"),
+    "EMAIL_FROM": Setting(str, None),
+    "EMAIL_TIMEOUT": Setting(float, "10", 0.1, 300),
+    "EMAIL_DEADLINE": Setting(float, "30", 0.1, 3600),
+    "PASSWORD_RESET_TIMEOUT": Setting(int, "3600", 1, 604800),
+    "INVITE_TIMEOUT": Setting(int, "259200", 1, 604800),
+    "PASSWORD_MIN_LENGTH": Setting(int, "15", 8, 128),
+    "REGISTRATION_OPEN": Setting(bool, "true"),
+    "SESSION_LIFETIME_DAYS": Setting(int, "14", 1, 400),
+    "OUTBOX_POLL_SECONDS": Setting(float, "1", 0.05, 60),
+    "OUTBOX_LEASE_SECONDS": Setting(float, "60", 1, 3600),
+    "OUTBOX_WORKER": Setting(str, "thread"),
+    "RATELIMIT_ENABLED": Setting(bool, "true"),
+    "TRUSTED_PROXIES": Setting(int, "0", 0, 10),
+}
+
+
+class ConfigError(click.ClickException):
+    """What is wrong with the settings, one line each; the `flask` command prints it without a traceback.
+
+    Args:
+        problems: sentences that begin with the setting's name.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("pwreset cannot start:\n" + "\n".join(f"  - {problem}" for problem in problems))
+
+
+def load(environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Read the settings for this process: the environment first, then `.env` in the project's root.
+
+    Flask's own FLASK_SKIP_DOTENV=1 leaves the file out, as the tests do.
+
+    Raises:
+        ConfigError: naming everything that is missing or wrong.
+    """
+    skip = environ.get("FLASK_SKIP_DOTENV", "").lower() in YES
+    kept = {} if skip else {name: text for name, text in dotenv_values(ROOT / ".env").items() if text}
+    return read({**kept, **environ})
+
+
+def read(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Turn text settings into typed and checked ones.
+
+    Args:
+        environ: names as in the README; an empty value counts as unset.
+
+    Returns:
+        Every name in `SETTINGS` with its value (seconds, bytes and counts as numbers), None where unset.
+
+    Raises:
+        ConfigError: naming everything that is missing or wrong.
+    """
+    given = {name: environ[name].strip() for name in SETTINGS if environ.get(name, "").strip()}
+    problems: list[str] = []
+    settings = {name: _parsed(name, given.get(name), problems) for name in SETTINGS}
+    for check in (_check_public_url, _check_keys, _check_database, _check_mail, _check_outbox):
+        check(settings, given, problems)
+    if problems:
+        raise ConfigError(problems)
+    return settings
+
+
+def local_secret_key(folder: Path) -> str:
+    """The local mode's secret key, made on first use and readable by its owner only.
+
+    Args:
+        folder: the instance folder; created if missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "secret_key"
+    if not path.exists():
+        handle, name = tempfile.mkstemp(dir=folder)  # mode 0600
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(48))
+        # A link fails where the file exists: of two first starts one wins, and nobody reads half a key.
+        with suppress(FileExistsError):
+            os.link(name, path)
+        Path(name).unlink()
+    return path.read_text(encoding="ascii").strip()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address (no port; brackets allowed) is this machine's own."""
+    name = host.strip("[]").lower()
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def _parsed(name: str, text: str | None, problems: list[str]) -> Any:
+    setting = SETTINGS[name]
+    text = setting.default if text is None else text
+    if text is None or setting.kind is str:
+        return text
+    if setting.kind is list:
+        return [part.strip() for part in text.split(",") if part.strip()]
+    return _boolean(name, text, problems) if setting.kind is bool else _number(name, text, problems)
+
+
+def _boolean(name: str, text: str, problems: list[str]) -> bool:
+    if text.lower() not in YES | NO:
+        problems.append(f"{name} is {text!r}: write true or false.")
+    return text.lower() in YES
+
+
+def _number(name: str, text: str, problems: list[str]) -> float:
+    setting = SETTINGS[name]
+    with suppress(ValueError):
+        number: float = setting.kind(text)
+        if setting.low <= number <= setting.high:
+            return number
+    whole = "a whole number" if setting.kind is int else "a number"
+    problems.append(f"{name} is {text!r}: write {whole} from {setting.low:g} to {setting.high:g}.")
+    return setting.kind(setting.default or setting.low)  # type: ignore[no-any-return]
+
+
+def _check_public_url(settings: dict[str, Any], given: dict[str, str], problems: list[str]) -> None:
+    if "PUBLIC_URL" in given:
+        problem = _public_url_problem(given["PUBLIC_URL"])
+        if problem:
+            problems.append(f"PUBLIC_URL {problem}; write an origin such as https://accounts.example.com")
+        else:
+            settings["PUBLIC_URL"] = _origin(urlsplit(given["PUBLIC_URL"]))
+    name = settings["SITE_NAME"] or urlsplit(settings["PUBLIC_URL"] or "").hostname or "localhost"
+    settings["SITE_NAME"] = name
+    if not name.isprintable() or len(name) > 100:
+        problems.append("SITE_NAME goes into the subject of mails: write one line of at most 100 characters.")
+
+
+def _public_url_problem(text: str) -> str | None:
+    try:
+        url = urlsplit(text)
+        port = url.port
+    except ValueError:
+        return "is not a URL"
+    if url.scheme not in {"http", "https"} or not url.hostname or port == 0:
+        return "is not an https:// origin"
+    if url.path.strip("/") or url.query or url.fragment or "@" in url.netloc or "?" in text or "#" in text:
+        return "holds more than an origin"
+    if not text.isascii() or not all(mark.isalnum() or mark in ".-:[]" for mark in url.netloc):
+        return "holds characters that a host name can't have (write an international name in its xn-- form)"
+    if url.scheme == "http" and not is_loopback(url.hostname):
+        return "is plain http, over which anybody on the way reads the links"
+    return None
+
+
+def _origin(url: SplitResult) -> str:
+    default_port = {"http": 80, "https": 443}[url.scheme]
+    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    return f"{url.scheme}://{host}" + (f":{url.port}" if url.port not in {None, default_port} else "")
+
+
+def _check_keys(settings: dict[str, Any], _given: dict[str, str], problems: list[str]) -> None:
+    remedy = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(48))"'
+    key = settings["SECRET_KEY"]
+    if key is None and settings["PUBLIC_URL"]:
+        problems.append(f"SECRET_KEY is missing; {remedy}")
+    for name, keys in (
+        ("SECRET_KEY", [key] if key else []),
+        ("SECRET_KEY_FALLBACKS", settings["SECRET_KEY_FALLBACKS"]),
+    ):
+        if any(len(one.encode()) < MINIMUM_KEY_BYTES or len(set(one)) < 8 for one in keys):
+            problems.append(f"{name} is too easy to guess: use {MINIMUM_KEY_BYTES} random bytes or more; {remedy}")
+
+
+def _check_database(settings: dict[str, Any], given: dict[str, str], problems: list[str]) -> None:
+    settings["INSTANCE_PATH"] = Path(settings["INSTANCE_PATH"]).expanduser().absolute()
+    if "DATABASE_URL" not in given:
+        settings["DATABASE_URL"] = f"sqlite:///{settings['INSTANCE_PATH'] / 'pwreset.db'}"
+        return
+    try:
+        url = make_url(given["DATABASE_URL"])
+    except ArgumentError:
+        problems.append("DATABASE_URL is not a database URL; write postgresql://user:password@host/name")
+        return
+    if url.drivername not in DRIVERS:
+        problems.append(
+            f"DATABASE_URL names {url.drivername}; SQLite and PostgreSQL are supported "
+            "(MySQL's usual collation takes josé@ and jose@ for one address)."
+        )
+    elif url.drivername != "sqlite" and not find_spec("psycopg"):
+        problems.append("DATABASE_URL needs the PostgreSQL driver; install it with: pip install 'psycopg[binary]'")
+    else:
+        url = url.set(drivername=DRIVERS[url.drivername])
+        settings["DATABASE_URL"] = url.render_as_string(hide_password=False)
+
+
+def _check_mail(settings: dict[str, Any], given: dict[str, str], problems: list[str]) -> None:
+    settings["EMAIL_PASS"] = "".join((settings["EMAIL_PASS"] or "").split()) or None
+    if not given.keys() & {"EMAIL_USER", "EMAIL_HOST"}:
+        settings["EMAIL_HOST"] = None
+        if settings["PUBLIC_URL"]:
+            problems.append("EMAIL_USER and EMAIL_PASS are missing (or EMAIL_HOST and EMAIL_FROM for a relay).")
+        return
+    _choose_encryption(settings, given, problems)
+    _choose_sender(settings, problems)
+    if (settings["EMAIL_USER"] is None) != (settings["EMAIL_PASS"] is None):
+        missing = "EMAIL_PASS" if settings["EMAIL_PASS"] is None else "EMAIL_USER"
+        problems.append(
+            f"{missing} is missing; for Gmail use an app password: https://myaccount.google.com/apppasswords"
+        )
+
+
+def _choose_encryption(settings: dict[str, Any], given: dict[str, str], problems: list[str]) -> None:
+    loopback, ssl = is_loopback(settings["EMAIL_HOST"]), settings["EMAIL_USE_SSL"]
+    if ssl and settings["EMAIL_USE_TLS"]:
+        problems.append("EMAIL_USE_TLS and EMAIL_USE_SSL exclude each other; port 587 wants TLS, port 465 SSL.")
+    if settings["EMAIL_USE_TLS"] is None:
+        settings["EMAIL_USE_TLS"] = not (loopback or ssl)
+    if "EMAIL_PORT" not in given:
+        settings["EMAIL_PORT"] = 465 if ssl else 25 if loopback else 587
+    if settings["EMAIL_PASS"] and not (loopback or ssl or settings["EMAIL_USE_TLS"]):
+        problems.append("EMAIL_USE_TLS is off, so EMAIL_PASS would cross the network in clear; turn it on.")
+
+
+def _choose_sender(settings: dict[str, Any], problems: list[str]) -> None:
+    sender = settings["EMAIL_FROM"] or settings["EMAIL_USER"] or ""
+    settings["EMAIL_FROM"] = sender
+    with suppress(ValueError, IndexError):
+        if Address(addr_spec=parseaddr(sender)[1]).domain:
+            return
+    problems.append("EMAIL_FROM is missing or not an address; write accounts@example.com or Name <address>.")
+
+
+def _check_outbox(settings: dict[str, Any], _given: dict[str, str], problems: list[str]) -> None:
+    if settings["OUTBOX_WORKER"] not in {"thread", "none"}:
+        problems.append(f"OUTBOX_WORKER is {settings['OUTBOX_WORKER']!r}: write thread or none.")
+    if settings["EMAIL_DEADLINE"] >= settings["OUTBOX_LEASE_SECONDS"]:
+        problems.append("EMAIL_DEADLINE must be below OUTBOX_LEASE_SECONDS, or a second worker sends the same mail.")
+    if settings["EMAIL_TIMEOUT"] > settings["EMAIL_DEADLINE"]:
+        problems.append("EMAIL_TIMEOUT must not exceed EMAIL_DEADLINE.")

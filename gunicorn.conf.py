@@ -1,0 +1,30 @@
+"""gunicorn's configuration: `gunicorn` in this folder serves the application.
+
+Decides that a wrong setting stops the start before any worker forks, that links stay out of gunicorn's own logs, and
+that each worker process delivers mail. Options of the command line go before these.
+"""
+
+import os
+import sys
+
+from config import ConfigError, load
+from pwreset import redaction
+from pwreset.serving import LOCAL_ONLY, start_under_gunicorn
+
+wsgi_app = "wsgi:app"
+worker_class = "gthread"
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+threads = 8
+control_socket_disable = True  # nothing here uses it
+
+redaction.install()
+try:
+    if load()["PUBLIC_URL"] is None:
+        sys.exit(LOCAL_ONLY)
+except ConfigError as error:
+    sys.exit(error.message)
+
+
+def post_worker_init(worker):
+    """Start the mail worker in the process that serves, after the fork (with and without --preload)."""
+    start_under_gunicorn(worker.wsgi)

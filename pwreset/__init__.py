@@ -1,0 +1,104 @@
+"""pwreset: Django's password reset, for Flask.
+
+Decides how the application is put together, and nothing else.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask
+from flask_login import current_user
+
+import config as settings
+from pwreset import commands, errors, health, login, password_reset, redaction, security, serving, users
+from pwreset.extensions import csrf, db, limiter, login_manager, mail, migrate
+from pwreset.mail import pages as mailbox
+from pwreset.password_reset.tokens import PasswordResetTokenGenerator
+
+MAIL_COUNTERPARTS = {
+    "MAIL_SERVER": "EMAIL_HOST",
+    "MAIL_PORT": "EMAIL_PORT",
+    "MAIL_USERNAME": "EMAIL_USER",
+    "MAIL_PASSWORD": "EMAIL_PASS",
+    "MAIL_USE_TLS": "EMAIL_USE_TLS",
+    "MAIL_USE_SSL": "EMAIL_USE_SSL",
+    "MAIL_DEFAULT_SENDER": "EMAIL_FROM",
+}
+
+
+def create_app(
+    config: Mapping[str, Any] | None = None, *, token_generator: PasswordResetTokenGenerator | None = None
+) -> Flask:
+    """Build the application.
+
+    Args:
+        config: settings by their names in the README, read instead of the environment and `.env`; other names go into
+            Flask's configuration as they are.
+        token_generator: makes and checks reset links instead of ours; one for the app, since mails are written later.
+
+    Raises:
+        config.ConfigError: naming every setting that is missing or wrong.
+    """
+    redaction.install()
+    app = _configured(config)
+    app.extensions["pwreset_token_generator"] = token_generator
+    security.init_app(app)
+    for extension in (db, csrf, mail, limiter):
+        extension.init_app(app)
+    migrate.init_app(app, db, directory=str(settings.ROOT / "migrations"))
+    # Its context processor would ask the database on error pages too, which must work without one.
+    login_manager.init_app(app, add_context_processor=False)
+    login.init_app(login_manager)
+    _describe_to_templates(app)
+    for module in (users, password_reset, mailbox, health):
+        app.register_blueprint(module.bp)
+    errors.init_app(app)
+    commands.init_app(app)
+    serving.init_app(app)
+    return app
+
+
+def _configured(given: Mapping[str, Any] | None) -> Flask:
+    known = settings.load() if given is None else settings.read({k: str(v) for k, v in given.items() if v is not None})
+    folder = known["INSTANCE_PATH"]
+    app = Flask(__name__, instance_path=str(folder), template_folder=str(settings.ROOT / "templates"))
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    known["SECRET_KEY"] = known["SECRET_KEY"] or settings.local_secret_key(folder)
+    app.config.update(known, **_flask_settings(known))
+    app.config.update({name: value for name, value in (given or {}).items() if name not in settings.SETTINGS})
+    return app
+
+
+def _flask_settings(known: dict[str, Any]) -> dict[str, Any]:
+    """Return what Flask and the extensions read, under their own names."""
+    secure = (known["PUBLIC_URL"] or "").startswith("https:")
+    return {
+        "MAX_CONTENT_LENGTH": security.MAXIMUM_BODY,
+        "MAX_FORM_PARTS": 50,
+        "PERMANENT_SESSION_LIFETIME": known["SESSION_LIFETIME_DAYS"] * 86400,
+        "SECRET_KEY_FALLBACKS": known["SECRET_KEY_FALLBACKS"],
+        "SEND_FILE_MAX_AGE_DEFAULT": 3600,
+        # Cookies ignore ports: a name of its own keeps other applications on this machine from ending the session.
+        "SESSION_COOKIE_NAME": "__Host-pwreset_session" if secure else "pwreset_session",
+        "SESSION_COOKIE_HTTPONLY": True,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "SESSION_COOKIE_SECURE": secure,
+        "SQLALCHEMY_DATABASE_URI": known["DATABASE_URL"],
+        "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True, "pool_pre_ping": True},
+        # Flask-WTF knows no fallbacks, and its Referer check breaks behind proxies; `security` checks Origin instead.
+        "WTF_CSRF_SECRET_KEY": [*reversed(known["SECRET_KEY_FALLBACKS"]), known["SECRET_KEY"]],
+        "WTF_CSRF_SSL_STRICT": False,
+        "WTF_CSRF_TIME_LIMIT": None,
+        "MAIL_DEBUG": False,  # it would print the login and the link
+        **{name: known[ours] for name, ours in MAIL_COUNTERPARTS.items()},
+    }
+
+
+def _describe_to_templates(app: Flask) -> None:
+    app.jinja_env.globals.update(
+        current_user=current_user,
+        local_mode=app.config["PUBLIC_URL"] is None,
+        mailbox_url="/mailbox/" if app.config["EMAIL_HOST"] is None else None,
+        registration_open=app.config["REGISTRATION_OPEN"],
+        site_name=app.config["SITE_NAME"],
+    )

@@ -1,0 +1,132 @@
+"""What can be done to an account, each as one transaction's worth of statements.
+
+Decides that credentials change only by compare-and-set: `UPDATE ... WHERE stamp = :the one we judged by`. Of two who
+judged by the same stamp one finds no row. Functions write to the present transaction and leave the commit to the
+caller, but for `create`, whose conflict shows only at the commit. It must not know HTTP or mail texts.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import IntegrityError
+
+from pwreset import addresses, events
+from pwreset.client import Client
+from pwreset.clock import utcnow
+from pwreset.events import Kind
+from pwreset.extensions import db
+from pwreset.models import User, new_stamp
+from pwreset.passwords import check_password, make_password, password_needs_rehash
+
+UNFINISHED_LIFETIME = timedelta(days=7)
+
+
+def find(address: str) -> User | None:
+    """Return the account of an address, however it is spelled, or None."""
+    return db.session.scalar(select(User).where(User.email_key == addresses.email_key(address)))
+
+
+def find_by_id(user_id: int) -> User | None:
+    """Return the account of an id, as the database has it now and not as this session remembers it, or None."""
+    return db.session.get(User, user_id, populate_existing=True)
+
+
+def create(address: str, password: str | None = None) -> User | None:
+    """Add an account and commit; None, and nothing changed, where there is one already.
+
+    Args:
+        address: in the form of `addresses.normalize`.
+        password: checked by the caller; None for an account that chooses one by a mailed link.
+    """
+    user = User(email=address, email_key=addresses.email_key(address), password_hash=make_password(password))
+    db.session.add(user)
+    try:
+        db.session.commit()
+    except IntegrityError:
+        db.session.rollback()
+        return None
+    return user
+
+
+def set_password(user: User, password: str) -> bool:
+    """Give an active account a new password, unless its credentials changed since `user` was loaded.
+
+    Every session and outstanding link of the account dies with the old stamp.
+
+    Args:
+        user: as it was when the caller judged it.
+        password: already validated.
+
+    Returns:
+        False when another request was first; nothing is changed then.
+    """
+    return _compare_and_set(user, password_hash=make_password(password), stamp=new_stamp())
+
+
+def end_sessions(user: User) -> bool:
+    """End every session and outstanding link of an account; False when another request was first."""
+    return _compare_and_set(user, stamp=new_stamp())
+
+
+def set_active(user: User, *, active: bool) -> None:
+    """Switch an account on or off. Either way it gets a new stamp, so that coming back revives no session."""
+    db.session.execute(update(User).where(User.id == user.id).values(is_active=active, stamp=new_stamp()))
+    events.record(Kind.ACTIVATED if active else Kind.DEACTIVATED, user.id)
+
+
+def authenticate(address: str, password: str, client: Client) -> User | None:
+    """Return the account if the password is right and the login is recorded, else None.
+
+    One hash is computed whether or not the account exists. Recording is a compare-and-set on stamp and hash, and a
+    re-hash rides on it: otherwise a login racing a reset could write the old password back.
+    """
+    user = find(address)
+    usable = user is not None and user.is_active
+    right = check_password(password, user.password_hash if user and usable else None)
+    if user and right and _record_login(user, password):
+        events.record(Kind.LOGGED_IN, user.id, client)
+        return user
+    events.record(Kind.LOGIN_FAILED, user.id if user else None, client)
+    return None
+
+
+def record_login(user: User) -> bool:
+    """Note that an account logged in without typing its password; False when its credentials just changed."""
+    return _compare_and_set(user, last_login=utcnow())
+
+
+def reserve_mail(user: User, interval: timedelta) -> bool:
+    """Take the account's turn to be mailed; False if a mail was sent or is under way within `interval`."""
+    now = utcnow()
+    free = (User.mailed_at.is_(None)) | (User.mailed_at <= now - interval)
+    found = db.session.execute(update(User).where(User.id == user.id, free).values(mailed_at=now))
+    return bool(found.rowcount)  # type: ignore[attr-defined]
+
+
+def return_mail(user_id: int) -> None:
+    """Give a turn back that came to nothing."""
+    db.session.execute(update(User).where(User.id == user_id).values(mailed_at=None))
+
+
+def purge_unfinished() -> int:
+    """Delete accounts that never chose a password within 7 days, and return how many.
+
+    A deactivated one stays: asking again must not bring it back.
+    """
+    never_finished = User.password_hash.startswith("!"), User.last_login.is_(None), User.is_active
+    old = User.created_at < utcnow() - UNFINISHED_LIFETIME
+    return db.session.execute(delete(User).where(*never_finished, old)).rowcount  # type: ignore[attr-defined,no-any-return]
+
+
+def _record_login(user: User, password: str) -> bool:
+    values: dict[str, Any] = {"last_login": utcnow()}
+    if password_needs_rehash(user.password_hash):
+        values["password_hash"] = make_password(password)
+    return _compare_and_set(user, **values)
+
+
+def _compare_and_set(user: User, **values: Any) -> bool:
+    unchanged = User.stamp == user.stamp, User.password_hash == user.password_hash, User.is_active
+    found = db.session.execute(update(User).where(User.id == user.id, *unchanged).values(**values))
+    return bool(found.rowcount)  # type: ignore[attr-defined]

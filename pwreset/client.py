@@ -1,0 +1,68 @@
+"""Who sent the present request, in the few words that are kept with a row or shown in a mail.
+
+Decides what is read from a request and how much of it. A browser is described from a fixed vocabulary: whoever asks for
+a reset of somebody else's account chooses the header, and must not choose words in the mail.
+"""
+
+import re
+from dataclasses import dataclass
+
+from flask import current_app, request
+
+BROWSERS = (
+    ("Edg", "Edge"),
+    ("OPR/", "Opera"),
+    ("SamsungBrowser/", "Samsung Internet"),
+    ("Firefox/", "Firefox"),
+    ("FxiOS/", "Firefox"),
+    ("CriOS/", "Chrome"),
+    ("Chrome/", "Chrome"),
+    ("Safari/", "Safari"),
+    ("curl/", "curl"),
+)
+SYSTEMS = (
+    ("iPhone", "iPhone"),
+    ("iPad", "iPad"),
+    ("Android", "Android"),
+    ("Windows", "Windows"),
+    ("Macintosh", "macOS"),
+    ("CrOS", "ChromeOS"),
+    ("Linux", "Linux"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asked: the address on the network, the browser's own header (200 characters), language and local origin."""
+
+    address: str | None = None
+    user_agent: str | None = None
+    language: str | None = None
+    origin: str | None = None
+
+
+def current_client() -> Client:
+    """Describe the sender of the present request."""
+    local = current_app.config["PUBLIC_URL"] is None
+    return Client(
+        address=request.remote_addr,
+        user_agent=_printable(request.headers.get("User-Agent", ""), 200),
+        language=_printable(request.accept_languages.best or "", 35),
+        origin=f"{request.scheme}://{request.host}" if local else None,
+    )
+
+
+def browser(user_agent: str | None) -> str | None:
+    """Name browser and system, such as "Firefox on Windows"; None for a header that names no browser we know."""
+    name = _first(BROWSERS, user_agent or "")
+    system = _first(SYSTEMS, user_agent or "")
+    return f"{name} on {system}" if name and system else name
+
+
+def _first(table: tuple[tuple[str, str], ...], text: str) -> str | None:
+    return next((name for mark, name in table if mark in text), None)
+
+
+def _printable(text: str, length: int) -> str | None:
+    # Control characters would forge lines in a log or a terminal.
+    return re.sub(r"[^\x20-\x7e]", "?", text)[:length] or None

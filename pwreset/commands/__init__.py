@@ -1,0 +1,38 @@
+"""The commands: `flask users`, `flask mail` and `flask outbox`.
+
+Decides how they fail: one clear line, and exit status 1.
+"""
+
+from typing import Any
+
+import click
+from flask import Flask, current_app
+from flask.cli import AppGroup, with_appcontext
+from sqlalchemy.exc import SQLAlchemyError
+
+
+class DatabaseGroup(AppGroup):
+    """Commands that need the tables; says so in one line where they are missing or out of reach."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command of the group."""
+        return with_appcontext(_with_tables)(super().invoke, ctx)
+
+
+def init_app(app: Flask) -> None:
+    """Add the commands to `flask`."""
+    from pwreset.commands import mail, outbox, users  # noqa: PLC0415 (they need DatabaseGroup)
+
+    for group in (users.group, mail.group, outbox.group):
+        app.cli.add_command(group)
+
+
+def _with_tables(invoke: Any, ctx: click.Context) -> Any:
+    from pwreset.serving import check_schema  # noqa: PLC0415
+
+    try:
+        check_schema(current_app._get_current_object())  # type: ignore[attr-defined]  # noqa: SLF001
+        return invoke(ctx)
+    except SQLAlchemyError as error:
+        msg = f"The database does not answer ({type(error).__name__}). Check DATABASE_URL."
+        raise click.ClickException(msg) from None

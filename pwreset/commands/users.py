@@ -1,0 +1,139 @@
+"""`flask users`: accounts, for operators.
+
+Decides what an operator may do to an account. Nobody's password is chosen for them but by `set-password`, which ends
+all sessions and tells the owner.
+"""
+
+import sys
+from types import SimpleNamespace
+
+import click
+from flask import current_app
+
+from config import LOCAL_URL
+from pwreset import accounts, addresses, events
+from pwreset.client import Client
+from pwreset.commands import DatabaseGroup
+from pwreset.events import Kind
+from pwreset.extensions import db
+from pwreset.mail import messages, outbox
+from pwreset.mail.lifetime import in_words
+from pwreset.models import User
+from pwreset.password_reset.forms import password_validators
+from pwreset.password_reset.tokens import token_generator
+from pwreset.passwords import ValidationError, validate_password
+
+group = DatabaseGroup("users", help="Accounts.")
+from_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+
+
+@group.command()
+@click.argument("email")
+@from_stdin
+def create(email: str, password_stdin: bool) -> None:  # noqa: FBT001 (click passes it by name)
+    """Add an account with a password."""
+    address = _normalized(email)
+    password = _read_password(address, stdin=password_stdin)
+    if accounts.create(address, password) is None:
+        msg = "There is already an account with this address."
+        raise click.ClickException(msg)
+    click.echo(f"Created {address}.")
+
+
+@group.command()
+@click.argument("email")
+@from_stdin
+def set_password(email: str, password_stdin: bool) -> None:  # noqa: FBT001
+    """Choose an account's password for its owner; ends every session and mails a notice."""
+    user = _find(email)
+    password = _read_password(user.email, stdin=password_stdin)
+    if not accounts.set_password(user, password):
+        msg = "The account is deactivated, or it just changed. Nothing was done."
+        raise click.ClickException(msg)
+    outbox.enqueue("password_changed", user.email, Client())
+    events.record(Kind.SET_BY_ADMIN, user.id)
+    db.session.commit()
+    click.echo("The password is set, every session has ended, and the owner is told by mail.")
+
+
+@group.command()
+@click.argument("email")
+def invite(email: str) -> None:
+    """Mail the registration link to an address."""
+    outbox.enqueue("register", _normalized(email), Client())
+    db.session.commit()
+    click.echo("The invitation is in the outbox; the running site sends it, or `flask outbox drain` does.")
+
+
+@group.command()
+@click.argument("email")
+def deactivate(email: str) -> None:
+    """Switch an account off: no login, no mail, and every session and link ends."""
+    _switch(email, active=False)
+    click.echo("Deactivated. Every session and outstanding link has ended.")
+
+
+@group.command()
+@click.argument("email")
+def activate(email: str) -> None:
+    """Switch an account on again; old sessions and links stay dead."""
+    _switch(email, active=True)
+    click.echo("Activated.")
+
+
+@group.command()
+@click.argument("email")
+def reset_link(email: str) -> None:
+    """Print a link that sets a new password, for support where mail does not arrive."""
+    user = _find(email)
+    if not user.is_active:
+        msg = "The account is deactivated."
+        raise click.ClickException(msg)
+    purpose = "reset" if user.has_usable_password() else "invite"
+    link = messages.link_to_confirm(user, purpose, current_app.config["PUBLIC_URL"] or LOCAL_URL)
+    events.record(Kind.LINK_PRINTED, user.id)
+    db.session.commit()
+    click.echo(link)
+    lifetime = in_words(token_generator(purpose).lifetime)
+    click.echo(f"It works once, within {lifetime}. Whoever has it can set the password.", err=True)
+
+
+@group.command("events")
+@click.argument("email")
+def show_events(email: str) -> None:
+    """List what happened to an account, newest first."""
+    for entry in events.latest(_find(email), limit=100):
+        where = " ".join(filter(None, (entry.client_address, entry.browser)))
+        click.echo(f"{entry.created_at:%Y-%m-%d %H:%M:%S}  {entry.description}  {where}".rstrip())
+
+
+def _switch(email: str, *, active: bool) -> None:
+    accounts.set_active(_find(email), active=active)
+    db.session.commit()
+
+
+def _normalized(email: str) -> str:
+    try:
+        return addresses.normalize(email)
+    except addresses.AddressError as error:
+        raise click.BadParameter(str(error), param_hint="EMAIL") from None
+
+
+def _find(email: str) -> User:
+    user = accounts.find(_normalized(email))
+    if user is None:
+        msg = "There is no account with this address."
+        raise click.ClickException(msg)
+    return user
+
+
+def _read_password(address: str, *, stdin: bool) -> str:
+    if stdin:
+        password = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+    else:
+        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    try:
+        validate_password(password, SimpleNamespace(email=address), password_validators())
+    except ValidationError as error:
+        raise click.ClickException(" ".join(error.messages)) from None
+    return str(password)

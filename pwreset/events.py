@@ -1,0 +1,89 @@
+"""What is remembered of an account's life, for its owner and the operator.
+
+Decides which events there are and how each reads. No token, password or typed address is kept; `record` adds a row to
+the present transaction and never commits, so an event stands or falls with what it tells of.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+from sqlalchemy import select
+
+from pwreset.client import Client, browser
+from pwreset.extensions import db
+from pwreset.models import SecurityEvent, User
+
+
+class Kind(StrEnum):
+    """The names of the events, as stored."""
+
+    REGISTERED = "registered"
+    REQUESTED = "requested"
+    MAILED = "mailed"
+    MERGED = "merged"
+    EXPIRED = "expired"
+    REFUSED = "refused"
+    LINK_OPENED = "link_opened"
+    COMPLETED = "completed"
+    CHANGED = "changed"
+    LOGGED_IN = "logged_in"
+    LOGIN_FAILED = "login_failed"
+    SIGNED_OUT_EVERYWHERE = "signed_out_everywhere"
+    SET_BY_ADMIN = "set_by_admin"
+    LINK_PRINTED = "link_printed"
+    DEACTIVATED = "deactivated"
+    ACTIVATED = "activated"
+
+
+DESCRIPTIONS: dict[str, str] = {
+    Kind.REGISTERED: "Registration asked for",
+    Kind.REQUESTED: "Password reset asked for",
+    Kind.MAILED: "Mail sent",
+    Kind.MERGED: "Asked again within a short time: one mail for both",
+    Kind.EXPIRED: "Mail given up: it could not be sent in time",
+    Kind.REFUSED: "Mail given up: the mail server refused it",
+    Kind.LINK_OPENED: "Link from a mail opened",
+    Kind.COMPLETED: "Password set through a mailed link",
+    Kind.CHANGED: "Password changed",
+    Kind.LOGGED_IN: "Logged in",
+    Kind.LOGIN_FAILED: "Wrong password at log in",
+    Kind.SIGNED_OUT_EVERYWHERE: "Signed out everywhere",
+    Kind.SET_BY_ADMIN: "Password set by an administrator",
+    Kind.LINK_PRINTED: "Reset link printed by an administrator",
+    Kind.DEACTIVATED: "Account deactivated",
+    Kind.ACTIVATED: "Account activated",
+}
+
+
+class Entry(NamedTuple):
+    """An event in words."""
+
+    created_at: datetime
+    description: str
+    client_address: str | None
+    browser: str | None
+
+
+def record(kind: Kind, user_id: int | None, client: Client | None = None) -> None:
+    """Add an event to the present transaction.
+
+    Args:
+        kind: what happened.
+        user_id: whose account, or None where there is none.
+        client: who did it; None for the program itself.
+    """
+    client = client or Client()
+    db.session.add(
+        SecurityEvent(kind=kind, user_id=user_id, client_address=client.address, user_agent=client.user_agent)
+    )
+
+
+def latest(user: User, limit: int = 20) -> list[Entry]:
+    """Return the newest events of an account as a person reads them, newest first."""
+    newest = SecurityEvent.created_at.desc(), SecurityEvent.id.desc()
+    query = select(SecurityEvent).where(SecurityEvent.user_id == user.id).order_by(*newest).limit(limit)
+    return [
+        Entry(row.created_at, DESCRIPTIONS[row.kind], row.client_address, browser(row.user_agent))
+        for row in db.session.scalars(query)
+    ]

@@ -1,0 +1,79 @@
+"""What went wrong with a mail server, in words that say what to do.
+
+Decides the sentence for an error of smtplib, ssl or the socket. The server's own text is not passed on (it may repeat
+an address), only its reply code.
+"""
+
+import smtplib
+import socket
+import ssl
+
+APP_PASSWORD = (  # noqa: S105 (advice)
+    "Gmail wants an app password: turn on 2-Step Verification, make one at "
+    "https://myaccount.google.com/apppasswords and set it as EMAIL_PASS"
+)
+
+
+def code_of(error: Exception) -> int:
+    """Return the three-digit reply of the server that an error carries (RFC 5321 section 4.2), or 0."""
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return max((reply[0] for reply in error.recipients.values()), default=0)
+    code = getattr(error, "smtp_code", 0)
+    return code if isinstance(code, int) else 0
+
+
+def explain(error: Exception) -> str:
+    """Return one plain sentence, without a full stop, for what smtplib raised."""
+    if isinstance(error, smtplib.SMTPAuthenticationError):
+        return _explain_login(error)
+    if code_of(error):
+        return _explain_reply(error)
+    return _explain_line(error)
+
+
+def _explain_login(error: smtplib.SMTPAuthenticationError) -> str:
+    reply = error.smtp_error if isinstance(error.smtp_error, bytes) else str(error.smtp_error).encode()
+    for enhanced in ("5.7.8", "5.7.9"):
+        if enhanced.encode() in reply:
+            return f"the mail server refused the login ({error.smtp_code} {enhanced}): {APP_PASSWORD}"
+    return f"the mail server refused the login ({error.smtp_code}): check EMAIL_USER and EMAIL_PASS"
+
+
+def _explain_reply(error: Exception) -> str:
+    code = code_of(error)
+    if isinstance(error, smtplib.SMTPSenderRefused):
+        return f"the mail server refused the sender ({code}): check EMAIL_FROM and the account's limits"
+    if isinstance(error, smtplib.SMTPRecipientsRefused):
+        return f"the mail server refused the recipient ({code})"
+    if isinstance(error, smtplib.SMTPDataError):
+        return f"the mail server refused the mail ({code})"
+    return f"the mail server answered {code}"
+
+
+def _explain_line(error: Exception) -> str:
+    table: tuple[tuple[type[Exception], str], ...] = (
+        (ssl.SSLCertVerificationError, _explain_certificate(error)),
+        (ssl.SSLError, "TLS could not be set up: check EMAIL_PORT (587 for EMAIL_USE_TLS, 465 for EMAIL_USE_SSL)"),
+        (smtplib.SMTPNotSupportedError, _explain_missing(error)),
+        (socket.gaierror, "the mail server's name was not found: check EMAIL_HOST"),
+        (TimeoutError, "the mail server did not answer in time: check EMAIL_HOST, EMAIL_PORT and any firewall"),
+        (ConnectionRefusedError, "the mail server refused the connection: check EMAIL_HOST and EMAIL_PORT"),
+        (smtplib.SMTPServerDisconnected, "the mail server closed the connection"),
+    )
+    if "timed out" in str(error):  # smtplib turns a timeout while reading into SMTPServerDisconnected
+        error = TimeoutError()
+    known = (sentence for kind, sentence in table if isinstance(error, kind))
+    return next(known, f"the line to the mail server failed ({type(error).__name__})")
+
+
+def _explain_certificate(error: Exception) -> str:
+    reason = getattr(error, "verify_message", "")
+    return (
+        f"the mail server's certificate is not trusted ({reason}): check EMAIL_HOST; nothing was sent, not even a login"
+    )
+
+
+def _explain_missing(error: Exception) -> str:
+    if "STARTTLS" in str(error):
+        return "the mail server offers no STARTTLS, so nothing was sent: check EMAIL_PORT, or set EMAIL_USE_SSL"
+    return "the mail server offers no login: unset EMAIL_USER and EMAIL_PASS, or check EMAIL_PORT"

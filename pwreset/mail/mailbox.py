@@ -1,0 +1,115 @@
+"""Mail kept on this machine instead of sent: `.eml` files, where no mail server is set.
+
+Decides where they lie, who may read the folder (its owner) and how many are kept. It exists in local mode only, since
+these files hold live links; `create_app` refuses a public start without a mail server.
+"""
+
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from datetime import datetime
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Self
+
+from flask import current_app
+from flask_mail import Connection, Message, email_dispatched
+
+KEPT = 200
+
+
+@dataclass(frozen=True)
+class KeptMail:
+    """One mail of the mailbox: the file's name without its ending, and the parsed mail."""
+
+    id: str
+    mail: EmailMessage
+
+    subject = property(lambda self: str(self.mail["Subject"]))
+    to = property(lambda self: str(self.mail["To"]))
+    sender = property(lambda self: str(self.mail["From"]))
+
+    @property
+    def date(self) -> datetime:
+        """When it was written, aware."""
+        return self.mail["Date"].datetime  # type: ignore[no-any-return]
+
+    @property
+    def text(self) -> str:
+        """The text part."""
+        return self._part("plain")
+
+    @property
+    def html(self) -> str:
+        """The HTML part; empty where there is none."""
+        return self._part("html")
+
+    @property
+    def has_html(self) -> bool:
+        """Whether there is an HTML part."""
+        return self.mail.get_body(("html",)) is not None
+
+    def _part(self, kind: str) -> str:
+        part = self.mail.get_body((kind,))
+        return str(part.get_content()) if part else ""
+
+
+class MailboxConnection(Connection):
+    """Flask-Mail's connection into the folder."""
+
+    def __enter__(self) -> Self:
+        self.num_emails = 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _prune()
+
+    def send(self, message: Message, envelope_from: str | tuple[str, str] | None = None) -> None:
+        """Write one mail; a second copy of the same mail takes the first one's place.
+
+        The name of the file is the Message-ID's local part, so nothing a client sent can choose it.
+        """
+        identity = identity_of(message)
+        folder = mailbox_folder()
+        handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
+        with os.fdopen(handle, "wb") as file:
+            file.write(message._message().as_bytes(policy=policy.SMTPUTF8.clone(linesep="\n")))  # noqa: SLF001
+        Path(name).replace(folder / f"{identity}.eml")
+        self.num_emails += 1
+        email_dispatched.send(current_app._get_current_object(), message=message)  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def identity_of(message: Message) -> str:
+    """Return the name a mail is kept under."""
+    return re.sub(r"[^0-9a-z]", "", message.msgId.partition("@")[0].lower())
+
+
+def mailbox_folder() -> Path:
+    """Return the folder of the kept mail, made on first use with access for its owner only."""
+    folder = Path(current_app.instance_path) / "mailbox"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def kept_mails() -> list[KeptMail]:
+    """Return the kept mails, newest first."""
+    return [mail for path in _newest_first() if (mail := kept_mail(path.stem))]
+
+
+def kept_mail(identity: str) -> KeptMail | None:
+    """Return one kept mail, or None; an identity is lower-case letters and digits, so it can't leave the folder."""
+    path = mailbox_folder() / f"{identity}.eml"
+    if not re.fullmatch(r"[0-9a-z]{1,64}", identity) or not path.is_file():
+        return None
+    return KeptMail(identity, message_from_bytes(path.read_bytes(), policy=policy.default))
+
+
+def _newest_first() -> list[Path]:
+    return sorted(mailbox_folder().glob("*.eml"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+
+
+def _prune() -> None:
+    for path in _newest_first()[KEPT:]:
+        path.unlink(missing_ok=True)

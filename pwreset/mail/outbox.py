@@ -1,0 +1,144 @@
+"""The rows of mail waiting to be sent; the only module that writes them.
+
+Decides how a row is added, leased, put off, given up and taken away. Each is one statement. `enqueue` belongs to the
+caller's transaction (the row stands or falls with what it tells of); all others are the worker's and commit at once, so
+that no transaction stays open while a mail server is spoken to. It must not look up users or render anything.
+"""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from flask import current_app
+from sqlalchemy import ColumnElement, and_, delete, func, select, update
+
+from pwreset.addresses import email_key
+from pwreset.client import Client
+from pwreset.clock import utcnow
+from pwreset.extensions import db
+from pwreset.models import OutboxMessage
+
+FIRST_BACK_OFF, LONGEST_BACK_OFF = timedelta(seconds=30), timedelta(hours=1)
+
+
+def enqueue(kind: str, address: str, client: Client, options: dict[str, Any] | None = None) -> None:
+    """Add a mail to the present transaction; it is written and sent later, by whoever delivers.
+
+    Args:
+        kind: a name of `messages.KINDS`.
+        address: in the form of `addresses.normalize`; whether it has an account is not asked here.
+        client: who asked.
+        options: what the writer of the mail is told (JSON values).
+    """
+    row = OutboxMessage(
+        kind=kind,
+        address=address,
+        email_key=email_key(address),
+        client_address=client.address,
+        user_agent=client.user_agent,
+        language=client.language,
+        origin=client.origin,
+        options=options or {},
+    )
+    db.session.add(row)
+    db.session.flush()
+
+
+def claim() -> OutboxMessage | None:
+    """Lease the oldest due row for OUTBOX_LEASE_SECONDS, or return None.
+
+    One statement: choosing and leasing in two was seen to hand one row to two workers. The row comes back detached,
+    as it was leased.
+    """
+    now = utcnow()
+    lease = now + timedelta(seconds=current_app.config["OUTBOX_LEASE_SECONDS"])
+    due = select(OutboxMessage.id).where(OutboxMessage.run_after <= now)
+    oldest = due.order_by(OutboxMessage.run_after, OutboxMessage.id).limit(1).with_for_update(skip_locked=True)
+    leased = (
+        update(OutboxMessage)
+        .where(OutboxMessage.id == oldest.scalar_subquery(), OutboxMessage.run_after <= now)
+        .values(run_after=lease)
+        .returning(OutboxMessage)
+    )
+    row = db.session.scalar(leased, execution_options={"synchronize_session": False, "populate_existing": True})
+    if row is not None:
+        db.session.expunge(row)
+    db.session.commit()
+    return row
+
+
+def discard(row: OutboxMessage) -> None:
+    """Delete a row that is done with, lease or no lease, together with what else the transaction holds."""
+    db.session.execute(delete(OutboxMessage).where(OutboxMessage.id == row.id))
+    db.session.commit()
+
+
+def release(row: OutboxMessage) -> None:
+    """Give a leased row back, due at once and uncharged."""
+    _reschedule(row, run_after=utcnow())
+
+
+def put_off(row: OutboxMessage, until: datetime) -> None:
+    """Let a leased row wait, uncharged."""
+    _reschedule(row, run_after=until)
+
+
+def back_off(row: OutboxMessage, failure: str) -> None:
+    """Charge a leased row with a failure: 30 s, doubling, at most 1 h."""
+    wait = min(FIRST_BACK_OFF * 2 ** min(row.attempts, 10), LONGEST_BACK_OFF)
+    _reschedule(row, run_after=utcnow() + wait, attempts=row.attempts + 1, failure=failure)
+
+
+def give_up(row: OutboxMessage, failure: str) -> None:
+    """Keep a leased row that failed for good, for the operator to see and to send back."""
+    _reschedule(row, run_after=None, failed_at=utcnow(), failure=failure)
+
+
+def has_older_sibling(row: OutboxMessage) -> bool:
+    """Whether an older row waits for the same mail to the same address; the older one of two always stays."""
+    same = OutboxMessage.email_key == row.email_key, OutboxMessage.kind == row.kind
+    waiting = OutboxMessage.id < row.id, OutboxMessage.run_after.is_not(None)
+    return db.session.scalar(select(OutboxMessage.id).where(*same, *waiting).limit(1)) is not None
+
+
+def retry() -> int:
+    """Make every row that failed for good due again, as if asked for now, and return how many."""
+    now = utcnow()
+    fresh = {"run_after": now, "created_at": now, "attempts": 0, "failed_at": None, "failure": None}
+    found = db.session.execute(update(OutboxMessage).where(OutboxMessage.run_after.is_(None)).values(fresh))
+    db.session.commit()
+    return int(found.rowcount)  # type: ignore[attr-defined]
+
+
+def purge_failed(age: timedelta) -> None:
+    """Delete rows that failed for good longer ago than `age`."""
+    db.session.execute(delete(OutboxMessage).where(OutboxMessage.failed_at < utcnow() - age))
+
+
+def counts() -> dict[str, int]:
+    """Return how many rows are due, wait for a later time, and failed for good."""
+    now = utcnow()
+    states: dict[str, ColumnElement[bool]] = {
+        "due": OutboxMessage.run_after <= now,
+        "waiting": OutboxMessage.run_after > now,
+        "failed": OutboxMessage.run_after.is_(None),
+    }
+    query = select(*(func.count().filter(condition).label(name) for name, condition in states.items()))
+    return dict(db.session.execute(query.select_from(OutboxMessage)).one()._mapping)  # noqa: SLF001 (public name)
+
+
+def oldest_due() -> datetime | None:
+    """Return since when the oldest due row has been due."""
+    return db.session.scalar(select(func.min(OutboxMessage.run_after)).where(OutboxMessage.run_after <= utcnow()))
+
+
+def failed(limit: int = 20) -> list[OutboxMessage]:
+    """Return the rows that failed for good, newest first."""
+    newest = select(OutboxMessage).where(OutboxMessage.run_after.is_(None)).order_by(OutboxMessage.failed_at.desc())
+    return list(db.session.scalars(newest.limit(limit)))
+
+
+def _reschedule(row: OutboxMessage, **values: Any) -> None:
+    # Only under this worker's own lease: a worker that froze past it must not undo what the next one did.
+    mine = and_(OutboxMessage.id == row.id, OutboxMessage.run_after == row.run_after)
+    db.session.execute(update(OutboxMessage).where(mine).values(**values))
+    db.session.commit()

@@ -1,0 +1,21 @@
+"""What is deleted when, so that nothing is kept longer than it is of use."""
+
+from datetime import timedelta
+
+from sqlalchemy import delete
+
+from pwreset import accounts
+from pwreset.clock import utcnow
+from pwreset.extensions import db
+from pwreset.mail import outbox
+from pwreset.models import SecurityEvent
+
+FAILED_MAIL, SECURITY_EVENTS = timedelta(days=30), timedelta(days=90)
+
+
+def purge() -> None:
+    """Delete accounts never finished (7 days), mail that failed for good (30 days) and security events (90 days)."""
+    accounts.purge_unfinished()
+    outbox.purge_failed(FAILED_MAIL)
+    db.session.execute(delete(SecurityEvent).where(SecurityEvent.created_at < utcnow() - SECURITY_EVENTS))
+    db.session.commit()

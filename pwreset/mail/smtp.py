@@ -1,0 +1,196 @@
+"""How a written mail is handed to a mail server: certificates verified, bounded in time, one connection for a batch.
+
+Decides whose failure a failure is: the server's (nothing was handed over, every mail waits), or the one mail's.
+Flask-Mail checks no certificate, has no timeout and loses its socket when a login fails, so its `Connection` is
+replaced and only its settings, message and signal are kept. A server's own words never leave this module: they may
+repeat an address.
+"""
+
+import smtplib
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from email.utils import parseaddr
+from threading import Timer
+from typing import Any, Self
+
+from flask import current_app
+from flask_mail import BadHeaderError, Connection, Mail, Message, email_dispatched
+
+from pwreset.addresses import envelope
+from pwreset.mail.explain import code_of, explain
+from pwreset.mail.mailbox import MailboxConnection
+
+OK, PERMANENT = 250, 500  # RFC 5321 section 4.2.1
+
+
+class MailError(Exception):
+    """A mail was not handed over; the message is plain words without an address."""
+
+
+class ServerUnavailable(MailError):
+    """The server took no mail at all: unreachable, untrusted, login refused, sender refused. No mail is to blame."""
+
+
+class Deferred(MailError):
+    """The server, or the line to it, failed on this one mail: it may go through later."""
+
+
+class Refused(MailError):
+    """The server refused this one mail for good."""
+
+
+class SMTPLine(smtplib.SMTP):
+    """smtplib's client, which also lends out its TCP line and knows whether the server accepted the sender."""
+
+    sender_accepted = False
+
+    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, hold: Callable[[socket.socket], None]) -> None:
+        self._tls, self._hold = tls, hold
+        # A fixed EHLO name: the default asks DNS for this host's, which no timeout covers.
+        super().__init__(host, port, "[127.0.0.1]", current_app.config["EMAIL_TIMEOUT"])
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        plain: socket.socket = super()._get_socket(host, port, timeout)  # type: ignore[misc]
+        # A duplicate outlives the hand-over to a TLS socket, so the deadline also ends a dripping handshake.
+        self._hold(plain.dup())
+        return self._tls.wrap_socket(plain, server_hostname=host) if self._tls else plain
+
+    def mail(self, sender: str, options: Any = ()) -> tuple[int, bytes]:
+        """Send MAIL FROM, and note whether it was accepted."""
+        code, reply = super().mail(sender, options)
+        self.sender_accepted = code == OK
+        return code, reply
+
+
+class VerifyingConnection(Connection):
+    """Flask-Mail's connection, opened at the first mail and kept for the next ones."""
+
+    host: SMTPLine | None
+    _line: socket.socket | None = None
+    _late = False
+
+    def __enter__(self) -> Self:
+        self.num_emails = 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.host is not None:
+            with self.deadline(), suppress(smtplib.SMTPException, OSError):
+                # The mail is accepted by now: a failing QUIT must not make it look unsent.
+                self.host.quit()
+        self.close()
+
+    def send(self, message: Message, envelope_from: str | tuple[str, str] | None = None) -> None:
+        """Hand one mail over, within EMAIL_DEADLINE seconds.
+
+        Raises:
+            ServerUnavailable: nothing was handed over, and no other mail would be.
+            Deferred, Refused: this mail failed, for now or for good.
+        """
+        if message.has_bad_headers():
+            raise BadHeaderError
+        reused = self.host is not None
+        with self.deadline():
+            try:
+                self._transmit(message, envelope_from)
+            except ServerUnavailable:
+                if not reused:
+                    raise
+                self._transmit(message, envelope_from)  # the server may just have closed an idle connection
+        email_dispatched.send(current_app._get_current_object(), message=message)  # type: ignore[attr-defined]  # noqa: SLF001
+        self.num_emails += 1
+
+    def configure_host(self) -> SMTPLine:
+        """Connect, switch to verified TLS where it was asked for, and log in; the socket is closed on any failure."""
+        host = self.connect()
+        try:
+            self.secure(host)
+            self.login(host)
+        except BaseException:
+            host.close()
+            raise
+        return host
+
+    def connect(self) -> SMTPLine:
+        """Open the line; with EMAIL_USE_SSL, TLS from the first byte."""
+        tls = ssl.create_default_context() if self.mail.use_ssl else None
+        return SMTPLine(self.mail.server, int(self.mail.port or 0), tls, self._hold)
+
+    def secure(self, host: SMTPLine) -> None:
+        """Switch to TLS; raises where the server offers none or its certificate is not the host's."""
+        if self.mail.use_tls:
+            host.starttls(context=ssl.create_default_context())
+
+    def login(self, host: SMTPLine) -> None:
+        """Log in, if there is an account to log in with."""
+        if self.mail.username and self.mail.password:
+            host.login(self.mail.username, self.mail.password)
+
+    def close(self) -> None:
+        """Drop the connection without a word."""
+        if self.host is not None:
+            self.host.close()
+        if self._line is not None:
+            self._line.close()
+        self.host = self._line = None
+
+    @contextmanager
+    def deadline(self) -> Iterator[None]:
+        """Bound everything inside to EMAIL_DEADLINE seconds by cutting the TCP line (not the DNS lookup)."""
+        self._late = False
+        timer = Timer(current_app.config["EMAIL_DEADLINE"], self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _hold(self, line: socket.socket) -> None:
+        if self._line is not None:
+            self._line.close()
+        self._line = line
+        if self._late:
+            self._cut()
+
+    def _cut(self) -> None:
+        self._late = True
+        with suppress(OSError, AttributeError):
+            self._line.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+
+    def _transmit(self, message: Message, envelope_from: str | tuple[str, str] | None) -> None:
+        try:
+            self.host = self.host or self.configure_host()
+            self.host.sender_accepted = False
+            sender = parseaddr(str(envelope_from or message.sender))[1]
+            recipients = [envelope(str(address)) for address in message.send_to]
+            self.host.send_message(message._message(), envelope(sender), recipients)  # noqa: SLF001
+        except (smtplib.SMTPException, OSError) as error:
+            failure = self._judge(error, own_sender=message.sender != self.mail.default_sender)
+            self._keep_or_close(error)
+            raise failure from None  # the original may repeat an address
+
+    def _judge(self, error: Exception, *, own_sender: bool) -> MailError:
+        why = f"the mail took longer than {current_app.config['EMAIL_DEADLINE']:g} s" if self._late else explain(error)
+        if isinstance(error, smtplib.SMTPNotSupportedError) and self.host is not None:
+            return Refused("the mail server does not take international addresses (SMTPUTF8)")
+        sender_refused = isinstance(error, smtplib.SMTPSenderRefused)
+        if self.host is None or not (self.host.sender_accepted or (sender_refused and own_sender)):
+            return ServerUnavailable(why)
+        return Refused(why) if code_of(error) >= PERMANENT else Deferred(why)
+
+    def _keep_or_close(self, error: Exception) -> None:
+        # After a plain refusal smtplib has sent RSET and the line is good for the next mail.
+        if not isinstance(error, (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)) or self._late:
+            self.close()
+
+
+class VerifyingMail(Mail):
+    """Flask-Mail with our connections: to the mail server, or into the local mailbox where there is none."""
+
+    def connect(self) -> Connection:
+        """Return a connection for one batch of mails; use it in a `with` statement."""
+        state = current_app.extensions["mail"]
+        return MailboxConnection(state) if state.server is None else VerifyingConnection(state)

@@ -1,0 +1,88 @@
+"""The thread that delivers inside a web process, and the same loop for `flask outbox run`.
+
+Decides how often to look and how long to leave a failing server alone. It polls and is not woken by a request: work
+for a known address right behind the response could be measured by the next request. It must be started after a fork.
+"""
+
+import atexit
+import logging
+import signal
+import threading
+import time
+
+from flask import Flask
+
+from pwreset.mail.delivery import deliver_pending
+from pwreset.mail.retention import purge
+
+LONGEST_PAUSE = 30.0  # seconds between two tries of a server that takes no mail
+WARN_EVERY = 60.0
+PURGE_EVERY = 3600.0
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Delivers until stopped.
+
+    Args:
+        app: whose outbox.
+        stopping: set from outside to end it.
+    """
+
+    def __init__(self, app: Flask, stopping: threading.Event | None = None) -> None:
+        self.app = app
+        self._stopping = stopping or threading.Event()
+        self._thread: threading.Thread | None = None
+        self._failures = 0
+        self._warned = self._purged = float("-inf")
+
+    def start(self) -> None:
+        """Run in a thread of this process, ended in order when the process ends."""
+        # A daemon, since the interpreter joins other threads before it calls what atexit holds.
+        self._thread = threading.Thread(target=self.run, name="outbox", daemon=True)
+        self._thread.start()
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """End after the mail under way; what is not sent by the deadline stays leased and comes again."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(self.app.config["EMAIL_DEADLINE"] + 1)
+
+    def run(self) -> None:
+        """Deliver, wait, and again, until stopped."""
+        while not self._stopping.is_set():
+            self._stopping.wait(self._pass())
+
+    def _pass(self) -> float:
+        """Deliver what is due and return how long to wait, in seconds."""
+        try:
+            with self.app.app_context():
+                _, problem = deliver_pending(self._stopping.is_set)
+                self._purge()
+        except Exception as error:  # noqa: BLE001 (a database that is away comes back, and finds the thread)
+            problem = f"the outbox can't be read ({type(error).__name__})"
+        if problem is None:
+            self._failures = 0
+            return float(self.app.config["OUTBOX_POLL_SECONDS"])
+        self._failures += 1
+        self._warn(problem)
+        return float(min(2.0**self._failures, LONGEST_PAUSE))
+
+    def _warn(self, problem: str) -> None:
+        if time.monotonic() - self._warned >= WARN_EVERY:
+            self._warned = time.monotonic()
+            logger.warning("No mail is being sent, and all of it waits: %s", problem)
+
+    def _purge(self) -> None:
+        if time.monotonic() - self._purged >= PURGE_EVERY:
+            self._purged = time.monotonic()
+            purge()
+
+
+def stop_on_signals() -> threading.Event:
+    """Return an event that Ctrl-C and SIGTERM set, so that a loop in the main thread ends between two mails."""
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stopping.set())
+    return stopping

@@ -1,0 +1,101 @@
+"""The three tables: accounts, mail waiting to be sent, and what happened to accounts.
+
+Decides what is stored. No token, no plain password and no mail text is: links are made when the mail is written.
+Who may write: `accounts` the users, `mail/outbox` the outbox, `events` the security events.
+"""
+
+import secrets
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from flask_login import UserMixin
+from sqlalchemy import JSON, ForeignKey, Index, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from pwreset.clock import utcnow
+from pwreset.database import UTCDateTime
+from pwreset.extensions import db
+from pwreset.passwords import check_password, is_password_usable
+
+SQLITE_NEVER_REUSES_IDS = {"sqlite_autoincrement": True}  # or a purged account's link could open a newer account
+
+
+def new_stamp() -> str:
+    """Return 192 random bits for `User.stamp`."""
+    return secrets.token_urlsafe(24)
+
+
+class User(UserMixin, db.Model):  # type: ignore[name-defined]
+    """An account: an address that was proven, a password or Django's unusable marker, and the stamp.
+
+    `stamp` is the version of the account's credentials. Sessions and links carry or sign it, so changing it ends them
+    all: an HMAC of the password hash alone could not end them without a new password, and re-hashing would end them
+    without need.
+    """
+
+    __tablename__ = "users"
+    __table_args__ = SQLITE_NEVER_REUSES_IDS
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    email: Mapped[str] = mapped_column(String(320))
+    email_key: Mapped[str] = mapped_column(String(640), unique=True)
+    password_hash: Mapped[str] = mapped_column(String(255))
+    stamp: Mapped[str] = mapped_column(String(64), default=new_stamp)
+    is_active: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
+    last_login: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    mailed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+    def get_id(self) -> str:
+        """Return what Flask-Login keeps in the session: `<id>.<stamp>`, dead once the stamp changes."""
+        return f"{self.id}.{self.stamp}"
+
+    def check_password(self, password: str) -> bool:
+        """Whether this is the account's password; takes one hash's time either way."""
+        return check_password(password, self.password_hash)
+
+    def has_usable_password(self) -> bool:
+        """Whether a password was ever chosen (Django's name)."""
+        return is_password_usable(self.password_hash)
+
+
+class OutboxMessage(db.Model):  # type: ignore[name-defined]
+    """A mail somebody asked for, waiting to be written and sent.
+
+    `run_after` is ready time, lease and back-off in one: due when it is past, and NULL once the row has failed for
+    good. The address is the one typed; the mail goes to the one stored with the account.
+    """
+
+    __tablename__ = "outbox"
+    __table_args__ = (Index(None, "run_after", "id"), Index(None, "email_key", "id"), SQLITE_NEVER_REUSES_IDS)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    message_id: Mapped[str] = mapped_column(String(32), default=lambda: uuid4().hex)
+    kind: Mapped[str] = mapped_column(String(32))
+    address: Mapped[str] = mapped_column(String(320))
+    email_key: Mapped[str] = mapped_column(String(640))
+    client_address: Mapped[str | None] = mapped_column(String(45))
+    user_agent: Mapped[str | None] = mapped_column(String(200))
+    language: Mapped[str | None] = mapped_column(String(35))
+    origin: Mapped[str | None] = mapped_column(String(300))
+    options: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
+    run_after: Mapped[datetime | None] = mapped_column(UTCDateTime, default=utcnow)
+    attempts: Mapped[int] = mapped_column(default=0)
+    failed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    failure: Mapped[str | None] = mapped_column(String(200))
+
+
+class SecurityEvent(db.Model):  # type: ignore[name-defined]
+    """Something that happened to an account, for its owner and the operator; `kind` is a name of `events.Kind`."""
+
+    __tablename__ = "security_events"
+    __table_args__ = (Index(None, "user_id", "created_at"), Index(None, "created_at"), SQLITE_NEVER_REUSES_IDS)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(32))
+    created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
+    client_address: Mapped[str | None] = mapped_column(String(45))
+    user_agent: Mapped[str | None] = mapped_column(String(200))

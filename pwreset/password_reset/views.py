@@ -1,0 +1,182 @@
+"""Django's four class-based views, with Django's names and options.
+
+- PasswordResetView takes an address and puts a row into the outbox, whoever has it
+- PasswordResetDoneView says where to look for the mail
+- PasswordResetConfirmView checks the link and takes the new password
+- PasswordResetCompleteView says that it is set
+
+They decide what a link may do and when. They never send, render or wait for mail, and the first never looks an account
+up: its status, body and time can't tell who has one. Django's counterpart: `django/contrib/auth/views.py`.
+"""
+
+import json
+from typing import Any, ClassVar
+
+from flask import redirect, request, session, url_for
+from flask.typing import ResponseReturnValue
+from flask_login import login_user
+from flask_wtf import FlaskForm
+
+from pwreset import accounts, events
+from pwreset.client import current_client
+from pwreset.events import Kind
+from pwreset.extensions import db
+from pwreset.generic import FormView, TemplateView
+from pwreset.mail import outbox
+from pwreset.models import User
+from pwreset.password_reset.forms import PasswordResetForm, SetPasswordForm, help_texts
+from pwreset.password_reset.tokens import TokenError, TokenExpired, TokenInvalid, decode_uid, token_generator
+
+INTERNAL_RESET_SESSION_TOKEN = "_password_reset_token"  # noqa: S105 (Django's name for the session's key)
+RESET_ADDRESS = "_password_reset_address"
+
+
+class PasswordResetView(FormView):
+    """Takes an address. What the mail needs to know travels with the row, since it is written later."""
+
+    template_name = "users/password_reset.html"
+    title = "Password reset"
+    form_class = PasswordResetForm
+    success_url = "password_reset.done"
+    email_template_name = "mail/password_reset/body.txt"
+    subject_template_name = "mail/password_reset/subject.txt"
+    html_email_template_name: str | None = "mail/password_reset/body.html"
+    from_email: str | None = None
+    extra_email_context: dict[str, Any] | None = None
+
+    @classmethod
+    def check_options(cls, **options: Any) -> None:
+        """Refuse an extra context that could not travel with the row."""
+        try:
+            json.dumps(options.get("extra_email_context"))
+        except (TypeError, ValueError):
+            msg = "extra_email_context must hold JSON values, since the mail is written later"
+            raise TypeError(msg) from None
+
+    def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
+        """Add the row, and nothing else: no lookup, no hash, no mail server."""
+        address = form["email"].data
+        outbox.enqueue("password_reset", address, current_client(), self._mail_options())
+        db.session.commit()
+        session[RESET_ADDRESS] = address
+        return self.go_to_success_url()
+
+    def _mail_options(self) -> dict[str, Any]:
+        return {
+            "subject_template_name": self.subject_template_name,
+            "email_template_name": self.email_template_name,
+            "html_email_template_name": self.html_email_template_name,
+            "from_email": self.from_email,
+            "extra_email_context": self.extra_email_context or {},
+        }
+
+
+class PasswordResetDoneView(TemplateView):
+    """The same page for every address; it repeats the one typed in this browser, where a typing error shows."""
+
+    template_name = "users/password_reset_done.html"
+    title = "Password reset sent"
+
+    def get_context_data(self, **context: Any) -> dict[str, Any]:
+        """Add the address and a form that sends again."""
+        address = session.get(RESET_ADDRESS)
+        return super().get_context_data(email=address, form=PasswordResetForm(email=address), **context)
+
+
+class PasswordResetConfirmView(FormView):
+    """Opens with a valid link, moves its token out of the address bar, and sets the password once.
+
+    Options beside Django's common ones: `post_reset_login`, `reset_url_token`.
+    """
+
+    template_name = "users/password_reset_confirm.html"
+    title = "Enter new password"
+    dead_title = "Password reset unsuccessful"
+    form_class = SetPasswordForm
+    success_url = "password_reset.complete"
+    post_reset_login = False
+    reset_url_token = "set-password"  # noqa: S105 (Django's: what stands in the path instead of the token)
+    purposes: ClassVar = ("reset", "invite")
+    user: User
+    purpose: str | None = None
+
+    def dispatch_request(self, **kwargs: str) -> ResponseReturnValue:
+        """Check the link; then redirect once, show the form, or set the password."""
+        redirected = kwargs["token"] == self.reset_url_token
+        token = session.get(INTERNAL_RESET_SESSION_TOKEN, "") if redirected else kwargs["token"]
+        user_id = decode_uid(kwargs["uidb64"])
+        user = accounts.find_by_id(user_id) if user_id else None
+        try:
+            self.user, self.purpose = self._check(user, token)
+        except TokenError as error:
+            return self.dead_link(expired=isinstance(error, TokenExpired))
+        return super().dispatch_request() if redirected else self._hide_token(token, kwargs["uidb64"])
+
+    def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
+        """Set the password unless another request was first, and sign out whoever was signed in here."""
+        if not self._set_password(form["new_password1"].data):
+            return self.dead_link(expired=False)
+        # Only now: if the link itself signed people out, any valid link would be a forced logout.
+        session.clear()
+        if self.post_reset_login and accounts.record_login(self.user):
+            events.record(Kind.LOGGED_IN, self.user.id, current_client())
+            db.session.commit()
+            login_user(accounts.find_by_id(self.user.id))
+        return self.go_to_success_url()
+
+    def get_form(self) -> FlaskForm:
+        """Return the form for the link's account."""
+        return self.form_class(user=self.user)
+
+    def get_context_data(self, **context: Any) -> dict[str, Any]:
+        """Add what the page shows: the account and the rules, or that the link is dead."""
+        if self.purpose is None:
+            return super().get_context_data(validlink=False, form=None, **context) | {"title": self.dead_title}
+        shown = {"validlink": True, "user": self.user, "help_texts": help_texts(), "invite": self.purpose == "invite"}
+        return super().get_context_data(**shown, **context)
+
+    def dead_link(self, *, expired: bool) -> str:
+        """Render the same page, with status 200 as in Django, for every reason but the sentence that names it."""
+        self.purpose = None
+        return self.render(expired=expired)
+
+    def _check(self, user: User | None, token: str) -> tuple[User, str]:
+        """Return the account and the purpose of the token; raises TokenExpired where it would have been valid."""
+        expired = False
+        for purpose in self.purposes:
+            try:
+                return token_generator(purpose).verify(user, token), purpose
+            except TokenError as error:
+                expired = expired or isinstance(error, TokenExpired)
+        raise TokenExpired if expired else TokenInvalid
+
+    def _hide_token(self, token: str, uidb64: str) -> ResponseReturnValue:
+        # A GET uses nothing up: mail scanners follow links. The token leaves the path, and with it the address bar,
+        # the history and every Referer.
+        session[INTERNAL_RESET_SESSION_TOKEN] = token
+        events.record(Kind.LINK_OPENED, self.user.id, current_client())
+        db.session.commit()
+        path = url_for(request.endpoint or "", uidb64=uidb64, token=self.reset_url_token)
+        return redirect(path + "/" * request.path.endswith("/"))
+
+    def _set_password(self, password: str) -> bool:
+        """Write password, notice and event in one transaction; False, and nothing written, when the link just died."""
+        if not accounts.set_password(self.user, password):
+            db.session.rollback()
+            return False
+        if self.purpose == "reset":
+            outbox.enqueue("password_changed", self.user.email, current_client())
+        events.record(Kind.COMPLETED, self.user.id, current_client())
+        db.session.commit()
+        return True
+
+
+class PasswordResetCompleteView(TemplateView):
+    """Says that the password is set; nobody is logged in by it."""
+
+    template_name = "users/password_reset_complete.html"
+    title = "Password reset complete"
+
+    def get_context_data(self, **context: Any) -> dict[str, Any]:
+        """Add where to log in."""
+        return super().get_context_data(login_url=url_for("users.login"), **context)

@@ -1,0 +1,47 @@
+"""Keeps live links out of every log of this process.
+
+Decides what a log record may say of a request's path. Flask, Werkzeug and gunicorn all log paths, and the path of a
+mailed link is a key to an account; so the records themselves are cleaned as they are made, whatever logger or handler
+they go to. It must not know routes beyond the names of the mailed links.
+"""
+
+import logging
+import re
+from typing import Any
+
+MAILED_LINK = re.compile(r"(?i)(password-reset-confirm|password-reset-cancel|account-secure)/[^\s\"'?#<>]+")
+# Also by its shape alone, wherever it stands: six characters of time, a dot, 43 of signature.
+TOKEN = re.compile(r"[A-Za-z0-9_-]{6,7}(?:\.|%2[eE])[A-Za-z0-9_-]{43}")
+SET_PASSWORD = re.compile(r"/set-password/?$")
+
+
+def redact(text: str) -> str:
+    """Return the text with the secret part of every mailed link replaced; `set-password` stays readable."""
+    text = MAILED_LINK.sub(lambda link: link[0] if SET_PASSWORD.search(link[0]) else f"{link[1]}/[redacted]", text)
+    return TOKEN.sub("[redacted]", text)
+
+
+def install() -> None:
+    """Clean every log record made from now on in this process; calling it again changes nothing."""
+    make = logging.getLogRecordFactory()
+    if getattr(make, "redacts", False):
+        return
+
+    def make_redacted(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        return _cleaned(make(*args, **kwargs))
+
+    make_redacted.redacts = True  # type: ignore[attr-defined]
+    logging.setLogRecordFactory(make_redacted)
+
+
+def _cleaned(record: logging.LogRecord) -> logging.LogRecord:
+    try:
+        text = record.getMessage()
+    except Exception:  # noqa: BLE001 (logging itself reports a record that can't be formatted)
+        return record
+    clean = redact(text)
+    if clean != text:
+        record.msg, record.args = clean, None  # without arguments the text is not formatted again
+    if record.exc_info and record.exc_info[0]:
+        record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+    return record

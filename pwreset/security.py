@@ -1,0 +1,106 @@
+"""What every request must pass and every response carries.
+
+Decides which hosts are answered, which origins may post a form, what a body may hold, and the headers. It runs before
+any view and must not touch the database.
+"""
+
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, abort, current_app, make_response, render_template, request
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from config import is_loopback
+
+MAXIMUM_BODY = 64 * 1024  # bytes
+CONTENT_SECURITY_POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' data:",
+    "form-action": "'self'",
+    "frame-src": "'self'",
+    "frame-ancestors": "'none'",
+    "base-uri": "'none'",
+}
+HEADERS = {
+    # With no-referrer browsers send `Origin: null` with forms, and the check of the origin would refuse them.
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+def init_app(app: Flask) -> None:
+    """Bind the checks and headers to the application; call it before CSRFProtect, so that the host is checked first."""
+    app.before_request(check_host)
+    app.before_request(check_origin)
+    app.before_request(check_form)
+    app.after_request(set_headers)
+    proxies = app.config["TRUSTED_PROXIES"]
+    if proxies:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
+
+
+def content_security_policy(**changes: str) -> str:
+    """Return the policy's text; `frame_ancestors="'self'"` changes one directive."""
+    directives = CONTENT_SECURITY_POLICY | {name.replace("_", "-"): value for name, value in changes.items()}
+    return "; ".join(f"{name} {value}" for name, value in directives.items())
+
+
+def check_host() -> Response | None:
+    """Answer 400 to a Host that is not this site's, before anything could be built from it.
+
+    Public: the host of PUBLIC_URL (and any loopback name for `/healthz`). Local: loopback names only, so that no other
+    site's name can be pointed at this machine (DNS rebinding).
+    """
+    public = current_app.config["PUBLIC_URL"]
+    if (public is None or request.path == "/healthz") and is_loopback(_host_name()):
+        return None
+    if public is not None and _without_default_port(request.host) == urlsplit(public).netloc:
+        return None
+    # A template of its own: `url_for` has nothing to go by under a host that is not trusted.
+    return make_response(render_template("bad_host.html", local_mode=public is None), 400)
+
+
+def check_origin() -> None:
+    """Refuse a form that another site posted, where the browser says which (Origin, RFC 6454).
+
+    Beside the CSRF token, and instead of Flask-WTF's Referer check, which proxies and privacy settings break.
+    """
+    sent = request.headers.get("Origin")
+    if request.method == "POST" and sent is not None:
+        own = current_app.config["PUBLIC_URL"] or f"{request.scheme}://{request.host}"
+        if sent.lower() != own.lower():
+            abort(400, "This form was sent from another site.")
+
+
+def check_form() -> None:
+    """Refuse a form with a repeated field: no form here has one, and two readers could take different ones."""
+    if any(len(values) > 1 for _, values in request.form.lists()):
+        abort(400, "A field was sent more than once.")
+
+
+def set_headers(response: Response) -> Response:
+    """Put the security headers on; pages are not kept by any cache, static files are."""
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.setdefault("Content-Security-Policy", content_security_policy())
+    if request.endpoint != "static":
+        response.headers.setdefault("Cache-Control", "no-store")
+    if (current_app.config["PUBLIC_URL"] or "").startswith("https:"):
+        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
+    return response
+
+
+def _host_name() -> str:
+    try:
+        return urlsplit(f"//{request.host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _without_default_port(host: str) -> str:
+    public = current_app.config["PUBLIC_URL"]
+    return host.lower().removesuffix(":443" if public.startswith("https:") else ":80")

@@ -1,0 +1,47 @@
+"""The forms of an account: log in, register, change the password. Syntax and the rules for a new password, no more."""
+
+from typing import Any
+
+from flask_wtf import FlaskForm
+from wtforms import BooleanField
+
+from pwreset.forms import AddressField, PasswordInput
+from pwreset.password_reset.forms import SetPasswordForm
+
+
+class RegistrationForm(FlaskForm):
+    """An address alone: the password is chosen behind the mailed link, once the address is proven."""
+
+    email = AddressField()
+
+    @property
+    def address(self) -> str:
+        """The address in its stored form, once the form is valid."""
+        return self.email.data or ""
+
+
+class LoginForm(RegistrationForm):
+    """Address and password."""
+
+    email = AddressField(render_kw={"autocomplete": "username"})
+    password = PasswordInput("Password", autocomplete="current-password")
+    remember = BooleanField("Remember me on this device")
+
+
+class PasswordChangeForm(SetPasswordForm):
+    """The old password and a new one (Django's names)."""
+
+    old_password = PasswordInput("Old password", autocomplete="current-password")
+
+    def validate(self, extra_validators: Any = None) -> bool:
+        """Check the new password's rules and the old password, and show all complaints together."""
+        checks = super().validate(extra_validators), self._old_password_is_right()
+        return all(checks)
+
+    def _old_password_is_right(self) -> bool:
+        if self.old_password.errors or not self.old_password.data:
+            return False
+        if not self.user.check_password(self.old_password.data):
+            self.old_password.errors = ["Your old password was entered incorrectly. Please enter it again."]
+            return False
+        return True

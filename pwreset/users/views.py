@@ -1,0 +1,152 @@
+"""The pages of an account.
+
+Decides who may see what and where one goes next. What is done to an account is in `accounts`; mail is only asked for
+here, never sent.
+"""
+
+from urllib.parse import urlsplit
+
+from flask import abort, current_app, flash, redirect, render_template, request, session, url_for
+from flask.typing import ResponseReturnValue
+from flask_login import current_user, login_required, login_user
+
+from pwreset import accounts, events
+from pwreset.client import current_client
+from pwreset.events import Kind
+from pwreset.extensions import db
+from pwreset.forms import EmptyForm
+from pwreset.mail import outbox
+from pwreset.models import User
+from pwreset.password_reset.forms import help_texts
+from pwreset.users.forms import LoginForm, PasswordChangeForm, RegistrationForm
+
+REGISTRATION_ADDRESS = "_registration_address"
+
+
+def home() -> ResponseReturnValue:
+    """Say what this is."""
+    return render_template("users/home.html", title="Welcome")
+
+
+def register() -> ResponseReturnValue:
+    """Take an address; whether it has an account is found out later, by whoever writes the mail."""
+    if not current_app.config["REGISTRATION_OPEN"]:
+        abort(404)
+    if current_user.is_authenticated:
+        return redirect(url_for("users.account"))
+    form = RegistrationForm()
+    if not form.validate_on_submit():
+        return render_template("users/register.html", title="Register", form=form)
+    outbox.enqueue("register", form.address, current_client())
+    db.session.commit()
+    session[REGISTRATION_ADDRESS] = form.address
+    return redirect(url_for("users.register_done"))
+
+
+def register_done() -> ResponseReturnValue:
+    """Show the same page for a new and a known address."""
+    address = session.get(REGISTRATION_ADDRESS)
+    form = RegistrationForm(email=address)
+    return render_template("users/register_done.html", title="Registration: check your mail", email=address, form=form)
+
+
+def login() -> ResponseReturnValue:
+    """Log in with address and password; one message for whatever was wrong."""
+    target = safe_next(request.values.get("next"))
+    if current_user.is_authenticated:
+        return redirect(target or url_for("users.account"))
+    form = LoginForm()
+    if form.validate_on_submit():
+        user = accounts.authenticate(form.address, form.password.data or "", current_client())
+        db.session.commit()
+        if user is not None:
+            sign_in(user, remember=form.remember.data)
+            return redirect(target or url_for("users.account"))
+        form.form_errors.append(
+            "The email address and password do not match an account here. Check both and try again."
+        )
+    return render_template("users/login.html", title="Log in", form=form, next=target)
+
+
+def logout() -> ResponseReturnValue:
+    """Ask on GET, which signs nobody out; log out on POST."""
+    if request.method == "GET":
+        return render_template("users/logout.html", title="Log out", form=EmptyForm())
+    session.clear()
+    flash("You have been logged out.")
+    return redirect(url_for("users.home"))
+
+
+@login_required
+def account() -> ResponseReturnValue:
+    """Show what the site knows about the account."""
+    newest = events.latest(current_user)
+    return render_template("users/account.html", title="Your account", user=current_user, events=newest)
+
+
+@login_required
+def sign_out_everywhere() -> ResponseReturnValue:
+    """End every session of the account, this one too."""
+    accounts.end_sessions(current_user)
+    events.record(Kind.SIGNED_OUT_EVERYWHERE, current_user.id, current_client())
+    db.session.commit()
+    session.clear()
+    flash("You have been signed out on every device.")
+    return redirect(url_for("users.login"))
+
+
+@login_required
+def password_change() -> ResponseReturnValue:
+    """Change the password: this session lives on, all others end."""
+    user = current_user._get_current_object()  # noqa: SLF001 (Flask-Login's way to the account itself)
+    form = PasswordChangeForm(user=user)
+    if form.validate_on_submit():
+        changed = change_password(user, form.new_password1.data or "")
+        return redirect(url_for("users.password_change_done" if changed else "users.login"))
+    context = {"form": form, "help_texts": help_texts(), "user": user}
+    return render_template("users/password_change.html", title="Password change", **context)
+
+
+@login_required
+def password_change_done() -> ResponseReturnValue:
+    """Say that it is changed."""
+    return render_template("users/password_change_done.html", title="Password change successful")
+
+
+def well_known_change_password() -> ResponseReturnValue:
+    """Lead password managers to the page (W3C: A Well-Known URL for Changing Passwords)."""
+    return redirect(url_for("users.password_change"))
+
+
+def sign_in(user: User, *, remember: bool) -> None:
+    """Start a session of its own: nothing of whoever used this browser before is left in it."""
+    session.clear()
+    login_user(accounts.find_by_id(user.id))
+    session.permanent = remember
+
+
+def change_password(user: User, password: str) -> bool:
+    """Write password, notice and event in one transaction, and renew this session; False when another was first."""
+    remember = session.permanent
+    if not accounts.set_password(user, password):
+        db.session.rollback()
+        return False
+    outbox.enqueue("password_changed", user.email, current_client())
+    events.record(Kind.CHANGED, user.id, current_client())
+    db.session.commit()
+    sign_in(user, remember=remember)
+    return True
+
+
+def safe_next(target: str | None) -> str | None:
+    """Return the path to go to after a login if it is one of this site, else None.
+
+    Only a plain absolute path: browsers read `//`, a backslash or a control character as the start of another host.
+    """
+    if not target or not target.startswith("/") or not target.isascii() or not target.isprintable() or "\\" in target:
+        return None
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        return None
+    return None if parts.scheme or parts.netloc or target.startswith("//") else target
