@@ -33,7 +33,7 @@ clean: ## Remove what was installed and cached (not instance/, which holds your 
 
 .venv/bin/python:
 	@test -n "$(PYTHON)" || { echo "pwreset needs Python 3.11 or newer."; exit 1; }
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 
 .venv/installed: requirements.txt | .venv/bin/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt

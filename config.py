@@ -10,6 +10,7 @@ import secrets
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
+from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.utils import parseaddr
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import click
 from dotenv import dotenv_values
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 ROOT = Path(__file__).resolve().parent
@@ -126,18 +127,32 @@ def local_secret_key(folder: Path) -> str:
 
     Args:
         folder: the instance folder; created if missing.
+
+    Raises:
+        ConfigError: if the file holds no key.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "secret_key"
     if not path.exists():
-        handle, name = tempfile.mkstemp(dir=folder)  # mode 0600
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(secrets.token_urlsafe(48))
+        _make_key(path)
+    key = path.read_text(encoding="ascii", errors="replace").strip()
+    if len(key) < MINIMUM_KEY_BYTES:
+        raise ConfigError([f"SECRET_KEY can't be read from {path}; delete the file, and a new one is made."])
+    return key
+
+
+def _make_key(path: Path) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent)  # mode 0600
+    with os.fdopen(handle, "w", encoding="ascii") as file:
+        file.write(secrets.token_urlsafe(48))
+    try:
         # A link fails where the file exists: of two first starts one wins, and nobody reads half a key.
-        with suppress(FileExistsError):
-            os.link(name, path)
-        Path(name).unlink()
-    return path.read_text(encoding="ascii").strip()
+        os.link(name, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without links
+        Path(name).replace(path)
+    Path(name).unlink(missing_ok=True)
 
 
 def is_loopback(host: str) -> bool:
@@ -177,14 +192,15 @@ def _number(name: str, text: str, problems: list[str]) -> float:
 
 
 def _check_public_url(settings: dict[str, Any], given: dict[str, str], problems: list[str]) -> None:
+    host: str | None = None
     if "PUBLIC_URL" in given:
         problem = _public_url_problem(given["PUBLIC_URL"])
         if problem:
             problems.append(f"PUBLIC_URL {problem}; write an origin such as https://accounts.example.com")
         else:
-            settings["PUBLIC_URL"] = _origin(urlsplit(given["PUBLIC_URL"]))
-    name = settings["SITE_NAME"] or urlsplit(settings["PUBLIC_URL"] or "").hostname or "localhost"
-    settings["SITE_NAME"] = name
+            url = urlsplit(given["PUBLIC_URL"])
+            settings["PUBLIC_URL"], host = _origin(url), url.hostname
+    name = settings["SITE_NAME"] = settings["SITE_NAME"] or host or "localhost"
     if not name.isprintable() or len(name) > 100:
         problems.append("SITE_NAME goes into the subject of mails: write one line of at most 100 characters.")
 
@@ -199,8 +215,10 @@ def _public_url_problem(text: str) -> str | None:
         return "is not an https:// origin"
     if url.path.strip("/") or url.query or url.fragment or "@" in url.netloc or "?" in text or "#" in text:
         return "holds more than an origin"
-    if not text.isascii() or not all(mark.isalnum() or mark in ".-:[]" for mark in url.netloc):
-        return "holds characters that a host name can't have (write an international name in its xn-- form)"
+    # Of the text too: `urlsplit` drops tabs and line ends without a word.
+    plain = text.isascii() and text.isprintable() and all(mark.isalnum() or mark in ".-:[]" for mark in url.netloc)
+    if not plain or not _is_host(url.hostname):
+        return "names no possible host (write an international name in its xn-- form)"
     if url.scheme == "http" and not is_loopback(url.hostname):
         return "is plain http, over which anybody on the way reads the links"
     return None
@@ -221,18 +239,24 @@ def _check_keys(settings: dict[str, Any], _given: dict[str, str], problems: list
         ("SECRET_KEY", [key] if key else []),
         ("SECRET_KEY_FALLBACKS", settings["SECRET_KEY_FALLBACKS"]),
     ):
-        if any(len(one.encode()) < MINIMUM_KEY_BYTES or len(set(one)) < 8 for one in keys):
+        if any(
+            len(one.encode(errors="replace")) < MINIMUM_KEY_BYTES or not one.isprintable() or len(set(one)) < 8
+            for one in keys
+        ):
             problems.append(f"{name} is too easy to guess: use {MINIMUM_KEY_BYTES} random bytes or more; {remedy}")
 
 
 def _check_database(settings: dict[str, Any], given: dict[str, str], problems: list[str]) -> None:
-    settings["INSTANCE_PATH"] = Path(settings["INSTANCE_PATH"]).expanduser().absolute()
+    with suppress(RuntimeError):  # a home folder of nobody's: the name stays as it is
+        settings["INSTANCE_PATH"] = Path(settings["INSTANCE_PATH"]).expanduser()
+    settings["INSTANCE_PATH"] = folder = Path(settings["INSTANCE_PATH"]).absolute()
     if "DATABASE_URL" not in given:
-        settings["DATABASE_URL"] = f"sqlite:///{settings['INSTANCE_PATH'] / 'pwreset.db'}"
+        url = URL.create("sqlite", database=str(folder / "pwreset.db"))  # its own quoting, whatever the folder's name
+        settings["DATABASE_URL"] = url.render_as_string()
         return
     try:
         url = make_url(given["DATABASE_URL"])
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
         problems.append("DATABASE_URL is not a database URL; write postgresql://user:password@host/name")
         return
     if url.drivername not in DRIVERS:
@@ -256,6 +280,8 @@ def _check_mail(settings: dict[str, Any], given: dict[str, str], problems: list[
         return
     _choose_encryption(settings, given, problems)
     _choose_sender(settings, problems)
+    unspeakable = [name for name in ("EMAIL_USER", "EMAIL_PASS") if not (settings[name] or "").isascii()]
+    problems += [f"{name} holds characters beyond ASCII, which a login can't carry." for name in unspeakable]
     if (settings["EMAIL_USER"] is None) != (settings["EMAIL_PASS"] is None):
         missing = "EMAIL_PASS" if settings["EMAIL_PASS"] is None else "EMAIL_USER"
         problems.append(
@@ -265,6 +291,8 @@ def _check_mail(settings: dict[str, Any], given: dict[str, str], problems: list[
 
 def _choose_encryption(settings: dict[str, Any], given: dict[str, str], problems: list[str]) -> None:
     loopback, ssl = is_loopback(settings["EMAIL_HOST"]), settings["EMAIL_USE_SSL"]
+    if not _is_host(settings["EMAIL_HOST"].strip("[]")):
+        problems.append("EMAIL_HOST is not a host name; write such as smtp.example.com.")
     if ssl and settings["EMAIL_USE_TLS"]:
         problems.append("EMAIL_USE_TLS and EMAIL_USE_SSL exclude each other; port 587 wants TLS, port 465 SSL.")
     if settings["EMAIL_USE_TLS"] is None:
@@ -278,10 +306,18 @@ def _choose_encryption(settings: dict[str, Any], given: dict[str, str], problems
 def _choose_sender(settings: dict[str, Any], problems: list[str]) -> None:
     sender = settings["EMAIL_FROM"] or settings["EMAIL_USER"] or ""
     settings["EMAIL_FROM"] = sender
-    with suppress(ValueError, IndexError):
-        if Address(addr_spec=parseaddr(sender)[1]).domain:
+    with suppress(ValueError, IndexError, HeaderParseError):
+        address = Address(addr_spec=parseaddr(sender)[1])
+        if _is_host(address.domain) and sender.isprintable():
             return
     problems.append("EMAIL_FROM is missing or not an address; write accounts@example.com or Name <address>.")
+
+
+def _is_host(name: str) -> bool:
+    try:
+        return bool(name.encode("idna")) and name.isprintable() and " " not in name
+    except UnicodeError:  # an empty or too long label, or a character that no host name has
+        return False
 
 
 def _check_outbox(settings: dict[str, Any], _given: dict[str, str], problems: list[str]) -> None:

@@ -13,7 +13,7 @@ from pwreset.serving import LOCAL_ONLY, start_under_gunicorn
 
 wsgi_app = "wsgi:app"
 worker_class = "gthread"
-workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+workers = int(os.environ.get("WEB_CONCURRENCY") or "2")
 threads = 8
 control_socket_disable = True  # nothing here uses it
 

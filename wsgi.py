@@ -1,17 +1,15 @@
 """Where servers and the `flask` command find the application."""
 
-import sys
-
 import click
 
 from config import ConfigError
 from pwreset import create_app
-from pwreset.serving import require_public
+from pwreset.serving import refuse, require_public
 
 try:
     app = create_app()
 except ConfigError as error:
     if click.get_current_context(silent=True):
         raise  # the `flask` command prints it
-    sys.exit(error.message)
+    refuse(error.message)
 require_public(app)

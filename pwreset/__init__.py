@@ -11,7 +11,8 @@ from flask_login import current_user
 
 import config as settings
 from pwreset import commands, errors, health, login, password_reset, redaction, security, serving, users
-from pwreset.extensions import csrf, db, limiter, login_manager, mail, migrate
+from pwreset.extensions import csrf, db, limiter, login_manager, migrate
+from pwreset.extensions import mail as mail_extension  # plain `mail` would hide the package of that name
 from pwreset.mail import pages as mailbox
 from pwreset.password_reset.tokens import PasswordResetTokenGenerator
 
@@ -43,7 +44,7 @@ def create_app(
     app = _configured(config)
     app.extensions["pwreset_token_generator"] = token_generator
     security.init_app(app)
-    for extension in (db, csrf, mail, limiter):
+    for extension in (db, csrf, mail_extension, limiter):
         extension.init_app(app)
     migrate.init_app(app, db, directory=str(settings.ROOT / "migrations"))
     # Its context processor would ask the database on error pages too, which must work without one.
@@ -59,7 +60,7 @@ def create_app(
 
 
 def _configured(given: Mapping[str, Any] | None) -> Flask:
-    known = settings.load() if given is None else settings.read({k: str(v) for k, v in given.items() if v is not None})
+    known = settings.load() if given is None else settings.read(_as_text(given))
     folder = known["INSTANCE_PATH"]
     app = Flask(__name__, instance_path=str(folder), template_folder=str(settings.ROOT / "templates"))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -67,6 +68,11 @@ def _configured(given: Mapping[str, Any] | None) -> Flask:
     app.config.update(known, **_flask_settings(known))
     app.config.update({name: value for name, value in (given or {}).items() if name not in settings.SETTINGS})
     return app
+
+
+def _as_text(given: Mapping[str, Any]) -> dict[str, str]:
+    lists = {name: ",".join(map(str, value)) for name, value in given.items() if isinstance(value, list | tuple)}
+    return {name: str(value) for name, value in {**given, **lists}.items() if value is not None}
 
 
 def _flask_settings(known: dict[str, Any]) -> dict[str, Any]:

@@ -5,10 +5,11 @@ judged by the same stamp one finds no row. Functions write to the present transa
 caller, but for `create`, whose conflict shows only at the commit. It must not know HTTP or mail texts.
 """
 
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
-from sqlalchemy import delete, select, update
+from flask import current_app
+from sqlalchemy import ColumnElement, and_, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from pwreset import addresses, events
@@ -65,7 +66,7 @@ def set_password(user: User, password: str) -> bool:
 
 
 def end_sessions(user: User) -> bool:
-    """End every session and outstanding link of an account; False when another request was first."""
+    """End every session and outstanding link of an account; False when another request was first, and ended them."""
     return _compare_and_set(user, stamp=new_stamp())
 
 
@@ -96,37 +97,50 @@ def record_login(user: User) -> bool:
     return _compare_and_set(user, last_login=utcnow())
 
 
-def reserve_mail(user: User, interval: timedelta) -> bool:
-    """Take the account's turn to be mailed; False if a mail was sent or is under way within `interval`."""
-    now = utcnow()
-    free = (User.mailed_at.is_(None)) | (User.mailed_at <= now - interval)
-    found = db.session.execute(update(User).where(User.id == user.id, free).values(mailed_at=now))
-    return bool(found.rowcount)  # type: ignore[attr-defined]
+class Turn(NamedTuple):
+    """An account's turn to be mailed: whose, since when, and when it was mailed before."""
+
+    user_id: int
+    taken_at: datetime
+    before: datetime | None
 
 
-def return_mail(user_id: int) -> None:
-    """Give a turn back that came to nothing."""
-    db.session.execute(update(User).where(User.id == user_id).values(mailed_at=None))
+def take_turn(user: User, interval: timedelta) -> Turn | None:
+    """Take the account's turn to be mailed; None if a mail was sent or is under way within `interval`."""
+    turn = Turn(user.id, utcnow(), user.mailed_at)
+    free = (User.mailed_at.is_(None)) | (User.mailed_at <= turn.taken_at - interval)
+    found = db.session.execute(update(User).where(User.id == user.id, free).values(mailed_at=turn.taken_at))
+    return turn if found.rowcount else None  # type: ignore[attr-defined]
+
+
+def return_turn(turn: Turn) -> None:
+    """Give a turn back that came to nothing, unless somebody else has taken it since."""
+    mine = User.id == turn.user_id, User.mailed_at == turn.taken_at
+    db.session.execute(update(User).where(*mine).values(mailed_at=turn.before))
 
 
 def purge_unfinished() -> int:
-    """Delete accounts that never chose a password within 7 days, and return how many.
+    """Delete accounts that never chose a password within 7 days and hold no live link, and return how many.
 
     A deactivated one stays: asking again must not bring it back.
     """
     never_finished = User.password_hash.startswith("!"), User.last_login.is_(None), User.is_active
-    old = User.created_at < utcnow() - UNFINISHED_LIFETIME
+    now, longest = utcnow(), max(current_app.config["INVITE_TIMEOUT"], current_app.config["PASSWORD_RESET_TIMEOUT"])
+    linkless = (User.mailed_at.is_(None)) | (User.mailed_at < now - timedelta(seconds=longest) - timedelta(hours=1))
+    old = and_(User.created_at < now - UNFINISHED_LIFETIME, linkless)
     return db.session.execute(delete(User).where(*never_finished, old)).rowcount  # type: ignore[attr-defined,no-any-return]
 
 
 def _record_login(user: User, password: str) -> bool:
-    values: dict[str, Any] = {"last_login": utcnow()}
+    now = utcnow()
     if password_needs_rehash(user.password_hash):
-        values["password_hash"] = make_password(password)
-    return _compare_and_set(user, **values)
+        same_hash, fresh = User.password_hash == user.password_hash, make_password(password)
+        if _compare_and_set(user, same_hash, last_login=now, password_hash=fresh):
+            return True  # where another login re-hashed it first, this one is still right
+    return _compare_and_set(user, last_login=now)
 
 
-def _compare_and_set(user: User, **values: Any) -> bool:
-    unchanged = User.stamp == user.stamp, User.password_hash == user.password_hash, User.is_active
-    found = db.session.execute(update(User).where(User.id == user.id, *unchanged).values(**values))
+def _compare_and_set(user: User, *also: ColumnElement[bool], **values: Any) -> bool:
+    unchanged = User.stamp == user.stamp, User.is_active
+    found = db.session.execute(update(User).where(User.id == user.id, *unchanged, *also).values(**values))
     return bool(found.rowcount)  # type: ignore[attr-defined]

@@ -6,8 +6,10 @@ and would tell a name server who is asked about.
 
 import unicodedata
 
-from email_validator import EmailNotValidError, validate_email
+from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
+# The validator would refuse `localhost`, `.test` and `.local`, where this app is tried out and intranets live.
+SPECIAL_USE_DOMAIN_NAMES.clear()
 MAXIMUM_LENGTH = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets; in code points
 MAXIMUM_KEY = 640  # code points; what the column holds
 TOO_LONG = f"An email address has at most {MAXIMUM_LENGTH} characters."
@@ -26,6 +28,9 @@ def normalize(text: str) -> str:
         AddressError: if it isn't one address.
     """
     text = text.strip()
+    if "\ufffd" in text:  # what a decoder puts where bytes were no text
+        msg = "Enter the address without unreadable characters."
+        raise AddressError(msg)
     if len(text) > MAXIMUM_LENGTH:
         raise AddressError(TOO_LONG)
     try:
@@ -46,12 +51,15 @@ def email_key(address: str) -> str:
     Computed here and not by the database, whose `lower()` misses Unicode pairs (CVE-2019-19844 grew out of a
     comparison the database made). The key finds an account; mail always goes to the address stored with it.
     """
-    folded = unicodedata.normalize("NFKC", address).casefold()
-    return unicodedata.normalize("NFKC", folded)
+    local, at, domain = unicodedata.normalize("NFKC", address).rpartition("@")
+    # Not casefolded: straße.de and strasse.de are two domains (RFC 5891), and belong to different people.
+    return unicodedata.normalize("NFKC", local.casefold() + at + domain.lower())
 
 
 def envelope(address: str) -> str:
     """Return the address as SMTP carries it: the domain in its ASCII (IDNA) form; the local part is left alone."""
     local, _, domain = address.rpartition("@")
+    if domain.isascii():  # in that form already; a relay may know hosts that are no public names
+        return address
     parsed = validate_email(f"x@{domain}", check_deliverability=False, globally_deliverable=False)
     return f"{local}@{parsed.ascii_domain}"

@@ -6,6 +6,7 @@ a reset of somebody else's account chooses the header, and must not choose words
 
 import re
 from dataclasses import dataclass
+from ipaddress import ip_address
 
 from flask import current_app, request
 
@@ -45,11 +46,19 @@ def current_client() -> Client:
     """Describe the sender of the present request."""
     local = current_app.config["PUBLIC_URL"] is None
     return Client(
-        address=request.remote_addr,
+        address=_network_address(request.remote_addr or ""),
         user_agent=_printable(request.headers.get("User-Agent", ""), 200),
         language=_printable(request.accept_languages.best or "", 35),
         origin=f"{request.scheme}://{request.host}" if local else None,
     )
+
+
+def _network_address(text: str) -> str | None:
+    # Behind a proxy that is not there, this is whatever the client wrote into a header.
+    try:
+        return str(ip_address(text.partition("%")[0]))
+    except ValueError:
+        return None
 
 
 def browser(user_agent: str | None) -> str | None:

@@ -42,7 +42,7 @@ DESCRIPTIONS: dict[str, str] = {
     Kind.MAILED: "Mail sent",
     Kind.MERGED: "Asked again within a short time: one mail for both",
     Kind.EXPIRED: "Mail given up: it could not be sent in time",
-    Kind.REFUSED: "Mail given up: the mail server refused it",
+    Kind.REFUSED: "Mail given up: it was refused, or could not be written",
     Kind.LINK_OPENED: "Link from a mail opened",
     Kind.COMPLETED: "Password set through a mailed link",
     Kind.CHANGED: "Password changed",
@@ -84,6 +84,6 @@ def latest(user: User, limit: int = 20) -> list[Entry]:
     newest = SecurityEvent.created_at.desc(), SecurityEvent.id.desc()
     query = select(SecurityEvent).where(SecurityEvent.user_id == user.id).order_by(*newest).limit(limit)
     return [
-        Entry(row.created_at, DESCRIPTIONS[row.kind], row.client_address, browser(row.user_agent))
+        Entry(row.created_at, DESCRIPTIONS.get(row.kind, row.kind), row.client_address, browser(row.user_agent))
         for row in db.session.scalars(query)
     ]

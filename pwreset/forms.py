@@ -10,8 +10,11 @@ from wtforms import EmailField, PasswordField, ValidationError
 from wtforms.validators import InputRequired
 
 from pwreset import addresses
+from pwreset.passwords import MAX_LENGTH
 
-PASSWORD_MAXIMUM = 1024  # code points
+# As typed, in code points: composed (NFC) it may be a quarter as long, and the rules measure that.
+LONGEST_TYPED = 4 * MAX_LENGTH
+ASKED_AGAIN = "You asked again. Another mail can take a minute."  # said whoever has an account
 
 
 class AddressField(EmailField):
@@ -33,6 +36,17 @@ class PasswordInput(PasswordField):
         super().__init__(label, [InputRequired("Enter a password."), _bounded], render_kw=attributes, **kwargs)
 
 
+class AddressForm(FlaskForm):
+    """An address, and nothing else."""
+
+    email = AddressField()
+
+    @property
+    def address(self) -> str:
+        """The address in its stored form, once the form is valid."""
+        return self.email.data or ""
+
+
 class EmptyForm(FlaskForm):
     """A button, and the CSRF token that goes with it."""
 
@@ -45,6 +59,6 @@ def _normalized(_form: FlaskForm, field: EmailField) -> None:
 
 
 def _bounded(_form: FlaskForm, field: PasswordField) -> None:
-    if len(field.data or "") > PASSWORD_MAXIMUM:
-        message = f"A password has at most {PASSWORD_MAXIMUM:,} characters."
+    if len(field.data or "") > LONGEST_TYPED:
+        message = f"A password has at most {MAX_LENGTH:,} characters."
         raise ValidationError(message)

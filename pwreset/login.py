@@ -1,4 +1,4 @@
-"""Who is signed in: Flask-Login's two questions, answered.
+"""Who is signed in.
 
 Decides that a session is good for one stamp of its account only. "Remember me" is a permanent session and not
 Flask-Login's own cookie, which would not honour SECRET_KEY_FALLBACKS.
@@ -6,7 +6,8 @@ Flask-Login's own cookie, which would not honour SECRET_KEY_FALLBACKS.
 
 from secrets import compare_digest
 
-from flask_login import LoginManager
+from flask import session
+from flask_login import LoginManager, login_user
 
 from pwreset import accounts
 from pwreset.models import User
@@ -27,3 +28,18 @@ def load_user(session_id: str) -> User | None:
     if user is None or not user.is_active or not compare_digest(user.stamp.encode(), stamp.encode()):
         return None
     return user
+
+
+def sign_in(session_id: str, *, remember: bool) -> None:
+    """Start a session of its own: nothing of whoever used this browser before is left in it.
+
+    Args:
+        session_id: what `User.get_id` returned before the commit. Read after it, the stamp could be that of a reset
+            in between, and the session would outlive the reset; so it ends here, before it began.
+        remember: whether it outlives the browser.
+    """
+    session.clear()
+    user = load_user(session_id)
+    if user is not None:
+        login_user(user)
+        session.permanent = remember

@@ -1,7 +1,7 @@
 """The three tables: accounts, mail waiting to be sent, and what happened to accounts.
 
 Decides what is stored. No token, no plain password and no mail text is: links are made when the mail is written.
-Who may write: `accounts` the users, `mail/outbox` the outbox, `events` the security events.
+Who may write: `accounts` the users, `mail/outbox` the outbox, `events` the security events (`mail/retention` deletes).
 """
 
 import secrets
@@ -27,7 +27,9 @@ def new_stamp() -> str:
 
 
 class User(UserMixin, db.Model):  # type: ignore[name-defined]
-    """An account: an address that was proven, a password or Django's unusable marker, and the stamp.
+    """An account: an address, a password or Django's unusable marker, and the stamp.
+
+    The address was proven (a link mailed there set the password) or vouched for by an operator.
 
     `stamp` is the version of the account's credentials. Sessions and links carry or sign it, so changing it ends them
     all: an HMAC of the password hash alone could not end them without a new password, and re-hashing would end them

@@ -11,14 +11,17 @@ from typing import Any
 
 MAILED_LINK = re.compile(r"(?i)(password-reset-confirm|password-reset-cancel|account-secure)/[^\s\"'?#<>]+")
 # Also by its shape alone, wherever it stands: six characters of time, a dot, 43 of signature.
-TOKEN = re.compile(r"[A-Za-z0-9_-]{6,7}(?:\.|%2[eE])[A-Za-z0-9_-]{43}")
+TOKEN = re.compile(r"[A-Za-z0-9_-]{6,7}\.[A-Za-z0-9_-]{43}")
+ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
 SET_PASSWORD = re.compile(r"/set-password/?$")
 
 
 def redact(text: str) -> str:
     """Return the text with the secret part of every mailed link replaced; `set-password` stays readable."""
-    text = MAILED_LINK.sub(lambda link: link[0] if SET_PASSWORD.search(link[0]) else f"{link[1]}/[redacted]", text)
-    return TOKEN.sub("[redacted]", text)
+    plain = ESCAPED.sub(_unescaped, text)  # /password%2Dreset... opens the same page
+    clean = MAILED_LINK.sub(lambda link: link[0] if SET_PASSWORD.search(link[0]) else f"{link[1]}/[redacted]", plain)
+    clean = TOKEN.sub("[redacted]", clean)
+    return text if clean == plain else clean
 
 
 def install() -> None:
@@ -32,6 +35,11 @@ def install() -> None:
 
     make_redacted.redacts = True  # type: ignore[attr-defined]
     logging.setLogRecordFactory(make_redacted)
+
+
+def _unescaped(escaped: re.Match[str]) -> str:
+    character = chr(int(escaped[1], 16))
+    return character if character.isascii() and (character.isalnum() or character in "-._~/") else escaped[0]
 
 
 def _cleaned(record: logging.LogRecord) -> logging.LogRecord:

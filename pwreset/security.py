@@ -58,10 +58,12 @@ def check_host() -> Response | None:
     public = current_app.config["PUBLIC_URL"]
     if (public is None or request.path == "/healthz") and is_loopback(_host_name()):
         return None
-    if public is not None and _without_default_port(request.host) == urlsplit(public).netloc:
+    # The name alone: links never take the port from a request, and a proxy may pass the host without it.
+    if public is not None and _host_name() == urlsplit(public).hostname:
         return None
     # A template of its own: `url_for` has nothing to go by under a host that is not trusted.
-    return make_response(render_template("bad_host.html", local_mode=public is None), 400)
+    own = f"http://127.0.0.1:{request.environ.get('SERVER_PORT', 5000)}"
+    return make_response(render_template("bad_host.html", local_mode=public is None, local_url=own), 400)
 
 
 def check_origin() -> None:
@@ -73,13 +75,18 @@ def check_origin() -> None:
     if request.method == "POST" and sent is not None:
         own = current_app.config["PUBLIC_URL"] or f"{request.scheme}://{request.host}"
         if sent.lower() != own.lower():
-            abort(400, "This form was sent from another site.")
+            abort(400)
 
 
 def check_form() -> None:
-    """Refuse a form with a repeated field: no form here has one, and two readers could take different ones."""
+    """Refuse what no form here sends: a repeated field, of which two readers could take different ones, files and JSON.
+
+    Flask-WTF would take both for the form, and hand a view an upload or a number where it expects text.
+    """
     if any(len(values) > 1 for _, values in request.form.lists()):
-        abort(400, "A field was sent more than once.")
+        abort(400)
+    if request.files or (request.method == "POST" and request.is_json):
+        abort(400)
 
 
 def set_headers(response: Response) -> Response:
@@ -90,17 +97,14 @@ def set_headers(response: Response) -> Response:
     if request.endpoint != "static":
         response.headers.setdefault("Cache-Control", "no-store")
     if (current_app.config["PUBLIC_URL"] or "").startswith("https:"):
-        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
+        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
     return response
 
 
 def _host_name() -> str:
     try:
-        return urlsplit(f"//{request.host}").hostname or ""
+        parts = urlsplit(f"//{request.host}")
+        _ = parts.port  # raises for what is no port, such as `80:80`
     except ValueError:
         return ""
-
-
-def _without_default_port(host: str) -> str:
-    public = current_app.config["PUBLIC_URL"]
-    return host.lower().removesuffix(":443" if public.startswith("https:") else ":80")
+    return parts.hostname or ""

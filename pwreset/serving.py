@@ -8,6 +8,7 @@ import logging
 import signal
 import threading
 from types import FrameType
+from typing import NoReturn
 
 import click
 from alembic.migration import MigrationContext
@@ -24,6 +25,7 @@ LOCAL_ONLY = (
     "PUBLIC_URL is not set, so this is local mode, which only `flask run` serves: behind another server every visitor "
     "would look like this machine. Set PUBLIC_URL, for example https://accounts.example.com."
 )
+BOOT_ERROR = 3  # gunicorn starts a worker that ends with another status again, and again without end
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -33,7 +35,11 @@ def init_app(app: Flask) -> None:
     if context is None or context.info_name != "run":
         return
     log_to_console()
-    check_schema(app)
+    try:
+        check_schema(app)
+    except OperationalError as error:
+        msg = f"The database does not answer ({type(error).__name__}). Check DATABASE_URL."
+        raise click.ClickException(msg) from None
     reloads = context.params.get("reload")
     if is_running_from_reloader() or not (app.debug if reloads is None else reloads):
         start_worker(app)
@@ -46,7 +52,17 @@ def require_public(app: Flask) -> None:
         SystemExit: with the reason.
     """
     if app.config["PUBLIC_URL"] is None and click.get_current_context(silent=True) is None:
-        raise SystemExit(LOCAL_ONLY)
+        refuse(LOCAL_ONLY)
+
+
+def refuse(reason: str) -> NoReturn:
+    """End a server's process with a sentence, so that no server tries it again.
+
+    Raises:
+        SystemExit: always.
+    """
+    click.echo(reason, err=True)
+    raise SystemExit(BOOT_ERROR)
 
 
 def check_schema(app: Flask) -> None:
@@ -75,9 +91,14 @@ def start_worker(app: Flask) -> None:
 
 def start_under_gunicorn(app: Flask) -> None:
     """Prepare a gunicorn worker process, after its fork: `post_worker_init` in `gunicorn.conf.py` calls it."""
+    # A terminal's Ctrl-C comes here too, right before the master's own signal, and gunicorn's handler deadlocks when
+    # it interrupts itself (27.0.1, gthread). The master's signal is enough.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     log_to_console()
     try:
         check_schema(app)
+    except click.ClickException as error:
+        refuse(error.message)
     except OperationalError:  # the database may come back before the first visitor; /healthz tells
         logging.getLogger(__name__).warning("The database does not answer.")
     start_worker(app)
@@ -90,7 +111,7 @@ def log_to_console() -> None:
 
 
 def _end_in_order_on_sigterm() -> None:
-    # By default SIGTERM ends Python at once, in the middle of a mail. gunicorn and the reloader have their own handlers.
+    # By default SIGTERM ends Python at once, in mid-send. gunicorn and the reloader have handlers of their own.
     on_main = threading.current_thread() is threading.main_thread()
     if on_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _exit)

@@ -91,6 +91,13 @@ def add_user(app: Flask, email: str, password: str | None) -> int:
         return user.id
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a run on CI in which a test was skipped."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter and os.environ.get("CI") == "true" and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 class Visitor:
     """A browser: it keeps cookies, and posts forms with the CSRF token of the page it opened."""
 

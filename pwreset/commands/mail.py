@@ -10,8 +10,8 @@ from flask.cli import AppGroup
 
 from pwreset.addresses import AddressError, normalize
 from pwreset.mail import messages
-from pwreset.mail.explain import explain
-from pwreset.mail.smtp import MailError, SMTPLine, VerifyingConnection
+from pwreset.mail.line import SMTPLine
+from pwreset.mail.smtp import MailError, VerifyingConnection
 
 T = TypeVar("T")
 group = AppGroup("mail", help="The mail server.")
@@ -28,30 +28,30 @@ def check(address: str | None) -> None:
     with VerifyingConnection(current_app.extensions["mail"]) as connection:
         _open(connection)
         if recipient:
-            _step("send the test mail", lambda: connection.send(messages.test_message(recipient)))
+            _step(connection, "send the test mail", lambda: connection.send(messages.test_message(recipient)))
     click.echo("The mail server works." if recipient else "The mail server works. --to ADDRESS sends a test mail.")
 
 
 def _open(connection: VerifyingConnection) -> None:
     with connection.deadline():
-        host = connection.host = _step(f"connect to {_server()}", connection.connect)
+        host = connection.host = _step(connection, f"connect to {_server()}", connection.connect)
         _secure_and_log_in(connection, host)
 
 
 def _secure_and_log_in(connection: VerifyingConnection, host: SMTPLine) -> None:
     if connection.mail.use_tls:
-        _step("switch to TLS, and check the certificate", lambda: connection.secure(host))
+        _step(connection, "switch to TLS, and check the certificate", lambda: connection.secure(host))
     if connection.mail.username:
-        _step("log in", lambda: connection.login(host))
+        _step(connection, "log in", lambda: connection.login(host))
 
 
-def _step(name: str, action: Callable[[], T]) -> T:
+def _step(connection: VerifyingConnection, name: str, action: Callable[[], T]) -> T:
     click.echo(f"{name} ... ", nl=False)
     try:
         result = action()
-    except (smtplib.SMTPException, OSError, MailError) as error:
+    except (smtplib.SMTPException, OSError, ValueError, MailError) as error:
         click.echo("failed")
-        why = str(error) if isinstance(error, MailError) else explain(error)
+        why = str(error) if isinstance(error, MailError) else connection.explain(error)
         raise click.ClickException(why[0].upper() + why[1:] + ".") from None
     click.echo("ok")
     return result

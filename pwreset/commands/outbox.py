@@ -6,6 +6,7 @@ from flask import current_app
 from pwreset.clock import utcnow
 from pwreset.commands import DatabaseGroup
 from pwreset.mail import delivery, outbox, worker
+from pwreset.serving import log_to_console
 
 group = DatabaseGroup("outbox", help="Mail that waits to be sent.")
 
@@ -36,6 +37,7 @@ def drain() -> None:
 @group.command()
 def run() -> None:
     """Deliver until stopped: a worker of its own."""
+    log_to_console()
     click.echo("Delivering; Ctrl-C stops.")
     worker.Worker(current_app._get_current_object(), worker.stop_on_signals()).run()  # type: ignore[attr-defined]  # noqa: SLF001
 

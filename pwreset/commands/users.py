@@ -127,11 +127,16 @@ def _find(email: str) -> User:
     return user
 
 
+def _read_line() -> str:
+    try:
+        return sys.stdin.readline().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        msg = "The password on standard input is not UTF-8 text."
+        raise click.ClickException(msg) from None
+
+
 def _read_password(address: str, *, stdin: bool) -> str:
-    if stdin:
-        password = sys.stdin.readline().removesuffix("\n").removesuffix("\r")
-    else:
-        password = click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    password = _read_line() if stdin else click.prompt("Password", hide_input=True, confirmation_prompt=True)
     try:
         validate_password(password, SimpleNamespace(email=address), password_validators())
     except ValidationError as error:

@@ -1,31 +1,31 @@
 """One pass over the outbox: claim, write, send, discard.
 
-Decides what becomes of a row after each outcome, and when an address has had enough mail. Throttling happens here,
-after the response, so it tells nobody anything. It must not be called from a view: a view that waited for it, or woke
+Decides what becomes of a row after each outcome. It must not be called from a view: a view that waited for it, or woke
 it, would tell by its timing who has an account.
 """
 
 import logging
+import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from flask import current_app
 from flask_mail import Connection
-from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from pwreset import accounts, events
+from pwreset import events
+from pwreset.accounts import Turn, return_turn
 from pwreset.client import Client
 from pwreset.clock import utcnow
 from pwreset.events import Kind
 from pwreset.extensions import db, mail
-from pwreset.mail import mailbox, messages, outbox
+from pwreset.mail import mailbox, messages, outbox, throttle
 from pwreset.mail.smtp import Deferred, Refused, ServerUnavailable
-from pwreset.models import OutboxMessage, SecurityEvent, User
+from pwreset.models import OutboxMessage
 
 REQUESTS = {"password_reset": Kind.REQUESTED, "register": Kind.REGISTERED}
 REQUEST_LIFETIME, NOTICE_LIFETIME = timedelta(hours=24), timedelta(days=7)
-INTERVAL, HOURLY = timedelta(minutes=1), 5
+TRIES_TO_NOTE = 5  # each waits for the database as long as it takes to say that it is locked
 logger = logging.getLogger(__name__)
 
 
@@ -53,54 +53,72 @@ def deliver_pending(should_stop: Callable[[], bool] = lambda: False) -> tuple[in
 def _deliver(row: OutboxMessage, connection: Connection) -> None:
     if row.created_at < utcnow() - (REQUEST_LIFETIME if row.kind in REQUESTS else NOTICE_LIFETIME):
         return _expire(row)
-    letter = messages.letter_for(row)
+    try:
+        letter = messages.letter_for(row)
+    except LookupError:  # a newer version asked for it, and one of its workers will know
+        outbox.back_off(row, "this version does not know this mail")
+        return None
     if letter is None:
         return outbox.discard(row)
-    if row.kind in REQUESTS and letter.user:
-        until = _throttled_until(letter.user)
-        if until:
-            return _merge_or_put_off(row, letter.user.id, until)
-    return _send(row, letter, connection)
+    if row.kind not in REQUESTS or letter.user is None:
+        return _send(row, letter, None, connection)
+    turn = throttle.take_turn(letter.user)
+    if isinstance(turn, Turn):
+        return _send(row, letter, turn, connection)
+    return throttle.merge_or_put_off(row, letter.user.id, turn)
 
 
-def _send(row: OutboxMessage, letter: messages.Letter, connection: Connection) -> None:
+def _send(row: OutboxMessage, letter: messages.Letter, turn: Turn | None, connection: Connection) -> None:
     user_id = letter.user.id if letter.user else None
     try:
         message = messages.write(row, letter)
-        db.session.commit()  # no transaction stays open while the server is spoken to
-        connection.send(message)
-    except ServerUnavailable:
-        _return_turn(user_id)
-        raise
-    except Deferred as error:
-        _return_turn(user_id)
-        outbox.back_off(row, str(error))
-    except Refused as error:
-        _give_up(row, user_id, str(error))
     except SQLAlchemyError:  # no fault of the row: it stays leased and comes again
         raise
     except Exception as error:  # noqa: BLE001 (a row that can't be written must not stop those behind it)
         db.session.rollback()
-        _give_up(row, user_id, f"the mail could not be written ({type(error).__name__})")
+        return _give_up(row, user_id, f"the mail could not be written ({type(error).__name__})")
+    db.session.commit()  # no transaction stays open while the server is spoken to
+    try:
+        connection.send(message)
+    except ServerUnavailable:
+        _hand_back(turn)
+        raise
+    except Deferred as error:
+        _hand_back(turn)
+        outbox.back_off(row, str(error))
+    except Refused as error:
+        _hand_back(turn)
+        _give_up(row, user_id, str(error))
     else:
         _note_sent(row, user_id, message)
+    return None
 
 
 def _note_sent(row: OutboxMessage, user_id: int | None, message: messages.Message) -> None:
-    if row.kind in REQUESTS and user_id:
-        events.record(REQUESTS[row.kind], user_id, Client(row.client_address, row.user_agent))
-        events.record(Kind.MAILED, user_id)
-    outbox.discard(row)
-    logger.info("Mail %s sent (%s)", row.id, row.kind)
+    """Take the row away. The mail is out, so a locked database is asked again before a second copy would follow."""
+    for tries_left in reversed(range(TRIES_TO_NOTE)):
+        try:
+            if row.kind in REQUESTS and user_id:
+                events.record(REQUESTS[row.kind], user_id, Client(row.client_address, row.user_agent))
+                events.record(Kind.MAILED, user_id)
+            outbox.discard(row)
+            break
+        except OperationalError:
+            db.session.rollback()
+            if not tries_left:
+                raise
+            time.sleep(0.5)
     if current_app.config["EMAIL_HOST"] is None:
-        logger.info("Read it at %s/mailbox/%s", messages.origin_of(row), mailbox.identity_of(message))
+        identity = mailbox.identity_of(message)
+        logger.info("Mail %s (%s) kept: %s/mailbox/%s", row.id, row.kind, messages.origin_of(row), identity)
+    else:
+        logger.info("Mail %s (%s) sent", row.id, row.kind)
 
 
 def _give_up(row: OutboxMessage, user_id: int | None, why: str) -> None:
-    _return_turn(user_id)
     events.record(Kind.REFUSED, user_id)
-    outbox.give_up(row, why)
-    logger.warning("Mail %s (%s) given up: %s", row.id, row.kind, why)
+    if outbox.give_up(row, why):
+        logger.warning("Mail %s (%s) given up: %s", row.id, row.kind, why)
 
 
 def _expire(row: OutboxMessage) -> None:
@@ -109,33 +127,7 @@ def _expire(row: OutboxMessage) -> None:
     logger.warning("Mail %s (%s) given up: it could not be sent in time", row.id, row.kind)
 
 
-def _return_turn(user_id: int | None) -> None:
-    if user_id:
-        accounts.return_mail(user_id)
+def _hand_back(turn: Turn | None) -> None:
+    if turn:
+        return_turn(turn)
         db.session.commit()
-
-
-def _throttled_until(user: User) -> datetime | None:
-    """Return until when the account gets no more mail; None where this mail has taken the account's turn."""
-    now = utcnow()
-    mailed = (
-        SecurityEvent.user_id == user.id,
-        SecurityEvent.kind == Kind.MAILED,
-        SecurityEvent.created_at > now - INTERVAL * 60,
-    )
-    newest = select(SecurityEvent.created_at).where(*mailed).order_by(SecurityEvent.created_at.desc()).limit(HOURLY)
-    times = list(db.session.scalars(newest))
-    if len(times) == HOURLY:
-        return times[-1] + INTERVAL * 60
-    if accounts.reserve_mail(user, INTERVAL):
-        return None
-    db.session.refresh(user)
-    return (user.mailed_at or now) + INTERVAL
-
-
-def _merge_or_put_off(row: OutboxMessage, user_id: int, until: datetime) -> None:
-    if outbox.has_older_sibling(row):
-        events.record(Kind.MERGED, user_id, Client(row.client_address, row.user_agent))
-        outbox.discard(row)
-    else:
-        outbox.put_off(row, until)

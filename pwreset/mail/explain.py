@@ -8,7 +8,7 @@ import smtplib
 import socket
 import ssl
 
-APP_PASSWORD = (  # noqa: S105 (advice)
+ADVICE_FOR_GMAIL = (
     "Gmail wants an app password: turn on 2-Step Verification, make one at "
     "https://myaccount.google.com/apppasswords and set it as EMAIL_PASS"
 )
@@ -22,6 +22,12 @@ def code_of(error: Exception) -> int:
     return code if isinstance(code, int) else 0
 
 
+def is_limit(error: Exception) -> bool:
+    """Whether the server says that the account has sent enough for now, which Gmail says with a permanent code."""
+    replies = error.recipients.values() if isinstance(error, smtplib.SMTPRecipientsRefused) else [(0, _text_of(error))]
+    return any(b"5.4.5" in reply for _, reply in replies)
+
+
 def explain(error: Exception) -> str:
     """Return one plain sentence, without a full stop, for what smtplib raised."""
     if isinstance(error, smtplib.SMTPAuthenticationError):
@@ -31,16 +37,25 @@ def explain(error: Exception) -> str:
     return _explain_line(error)
 
 
+def _text_of(error: Exception) -> bytes:
+    text = getattr(error, "smtp_error", b"")
+    return text if isinstance(text, bytes) else str(text).encode()
+
+
 def _explain_login(error: smtplib.SMTPAuthenticationError) -> str:
-    reply = error.smtp_error if isinstance(error.smtp_error, bytes) else str(error.smtp_error).encode()
+    reply = _text_of(error)
     for enhanced in ("5.7.8", "5.7.9"):
         if enhanced.encode() in reply:
-            return f"the mail server refused the login ({error.smtp_code} {enhanced}): {APP_PASSWORD}"
+            return f"the mail server refused the login ({error.smtp_code} {enhanced}): {ADVICE_FOR_GMAIL}"
     return f"the mail server refused the login ({error.smtp_code}): check EMAIL_USER and EMAIL_PASS"
 
 
 def _explain_reply(error: Exception) -> str:
     code = code_of(error)
+    if is_limit(error):
+        return f"the mail account has reached its sending limit ({code})"
+    if code == 421:
+        return "the mail server is closing for now (421)"
     if isinstance(error, smtplib.SMTPSenderRefused):
         return f"the mail server refused the sender ({code}): check EMAIL_FROM and the account's limits"
     if isinstance(error, smtplib.SMTPRecipientsRefused):
@@ -55,6 +70,7 @@ def _explain_line(error: Exception) -> str:
         (ssl.SSLCertVerificationError, _explain_certificate(error)),
         (ssl.SSLError, "TLS could not be set up: check EMAIL_PORT (587 for EMAIL_USE_TLS, 465 for EMAIL_USE_SSL)"),
         (smtplib.SMTPNotSupportedError, _explain_missing(error)),
+        (UnicodeError, "EMAIL_HOST, EMAIL_USER or EMAIL_PASS holds characters that a mail server can't be told"),
         (socket.gaierror, "the mail server's name was not found: check EMAIL_HOST"),
         (TimeoutError, "the mail server did not answer in time: check EMAIL_HOST, EMAIL_PORT and any firewall"),
         (ConnectionRefusedError, "the mail server refused the connection: check EMAIL_HOST and EMAIL_PORT"),

@@ -4,9 +4,11 @@ Decides where they lie, who may read the folder (its owner) and how many are kep
 these files hold live links; `create_app` refuses a public start without a mail server.
 """
 
+import logging
 import os
 import re
 import tempfile
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from email import message_from_bytes, policy
@@ -18,6 +20,8 @@ from flask import current_app
 from flask_mail import Connection, Message, email_dispatched
 
 KEPT = 200
+HOUR = 3600 * 10**9  # nanoseconds
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,12 +82,20 @@ class MailboxConnection(Connection):
             file.write(message._message().as_bytes(policy=policy.SMTPUTF8.clone(linesep="\n")))  # noqa: SLF001
         Path(name).replace(folder / f"{identity}.eml")
         self.num_emails += 1
-        email_dispatched.send(current_app._get_current_object(), message=message)  # type: ignore[attr-defined]  # noqa: SLF001
+        announce(message)
 
 
 def identity_of(message: Message) -> str:
     """Return the name a mail is kept under."""
     return re.sub(r"[^0-9a-z]", "", message.msgId.partition("@")[0].lower())
+
+
+def announce(message: Message) -> None:
+    """Send Flask-Mail's signal for a mail that is out; a receiver that fails must not make it look unsent."""
+    try:
+        email_dispatched.send(current_app._get_current_object(), message=message)  # type: ignore[attr-defined]  # noqa: SLF001
+    except Exception as error:  # noqa: BLE001 (it is the receiver's, and may hold the mail)
+        logger.error("A receiver of email_dispatched failed (%s)", type(error).__name__)  # noqa: TRY400
 
 
 def mailbox_folder() -> Path:
@@ -101,15 +113,26 @@ def kept_mails() -> list[KeptMail]:
 def kept_mail(identity: str) -> KeptMail | None:
     """Return one kept mail, or None; an identity is lower-case letters and digits, so it can't leave the folder."""
     path = mailbox_folder() / f"{identity}.eml"
-    if not re.fullmatch(r"[0-9a-z]{1,64}", identity) or not path.is_file():
+    if not re.fullmatch(r"[0-9a-z]{1,64}", identity):
         return None
-    return KeptMail(identity, message_from_bytes(path.read_bytes(), policy=policy.default))
+    try:
+        return KeptMail(identity, message_from_bytes(path.read_bytes(), policy=policy.default))
+    except FileNotFoundError:
+        return None
 
 
 def _newest_first() -> list[Path]:
-    return sorted(mailbox_folder().glob("*.eml"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    return sorted(mailbox_folder().glob("*.eml"), key=_written_at, reverse=True)
+
+
+def _written_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:  # another process pruned it
+        return 0
 
 
 def _prune() -> None:
-    for path in _newest_first()[KEPT:]:
+    abandoned = [path for path in mailbox_folder().glob("*.part") if _written_at(path) < time.time_ns() - HOUR]
+    for path in _newest_first()[KEPT:] + abandoned:
         path.unlink(missing_ok=True)

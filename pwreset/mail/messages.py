@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from email import policy
 from email.message import EmailMessage
-from email.utils import format_datetime, parseaddr
+from email.utils import format_datetime, formataddr, make_msgid, parseaddr
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +26,9 @@ from pwreset.models import OutboxMessage, User
 from pwreset.password_reset.tokens import encode_uid, token_generator
 
 LONGEST_PLAIN_LINE = 900  # characters; RFC 5322 section 2.1.1 allows 998 octets
+# Flask-Mail makes an id for every message, and for that asks DNS for this host's name, which no timeout covers.
+flask_mail.make_msgid = partial(make_msgid, domain="localhost")  # type: ignore[attr-defined]
+KINDS = ("password_reset", "register", "password_changed")
 PURPOSES = {"password_reset": "reset", "invite": "invite"}  # by the name of the texts
 
 
@@ -51,7 +55,8 @@ class Message(flask_mail.Message):
 
     def _message(self) -> EmailMessage:  # type: ignore[override]
         mail = EmailMessage(policy=policy.SMTPUTF8 if not self._is_ascii() else policy.SMTP)
-        mail["Subject"], mail["From"] = self.subject, self.sender
+        name, address = parseaddr(str(self.sender))
+        mail["Subject"], mail["From"] = self.subject, formataddr((name, envelope(address)))
         mail["To"] = ", ".join(envelope(str(address)) for address in self.recipients)
         mail["Date"], mail["Message-ID"] = format_datetime(utcnow()), self.msgId
         for name, text in (self.extra_headers or {}).items():
@@ -66,10 +71,16 @@ class Message(flask_mail.Message):
 
 
 def letter_for(row: OutboxMessage) -> Letter | None:
-    """Return what to write for a row, or None where nobody is to be mailed; a registration gets its account here."""
-    if row.kind == "password_changed":
-        return Letter(row.kind, row.address, None)
+    """Return what to write for a row, or None where nobody is to be mailed; a registration gets its account here.
+
+    Raises:
+        LookupError: for a kind that this version does not know.
+    """
+    if row.kind not in KINDS:
+        raise LookupError(row.kind)
     user = accounts.find(row.address)
+    if row.kind == "password_changed":
+        return Letter(row.kind, row.address, user)
     if row.kind == "register":
         user = user or accounts.create(row.address) or accounts.find(row.address)
     if user is None or not user.is_active:
@@ -98,7 +109,10 @@ def write(row: OutboxMessage, letter: Letter) -> Message:
         extra_headers={"Auto-Submitted": "auto-generated", "X-Auto-Response-Suppress": "All"},
     )
     # From the row and not from this attempt, so that a second copy can be recognised.
-    message.msgId = f"<{row.message_id}@{parseaddr(sender())[1].rpartition('@')[2]}>"
+    message.msgId = f"<{row.message_id}@{_sender_domain()}>"
+    if message.has_bad_headers():
+        raise flask_mail.BadHeaderError
+    message.as_bytes()  # what can't be put on the wire shows here, where it is this row's failure
     return message
 
 
@@ -106,12 +120,18 @@ def test_message(recipient: str) -> Message:
     """Return the mail of `flask mail check --to`."""
     site = current_app.config["SITE_NAME"]
     text = f"{site} can send mail.\n\nSomebody who runs it asked for this test with `flask mail check`.\n"
-    return Message(subject=f"Test mail from {site}", recipients=[recipient], body=text, sender=sender())
+    message = Message(subject=f"Test mail from {site}", recipients=[recipient], body=text, sender=sender())
+    message.msgId = make_msgid(domain=_sender_domain())
+    return message
 
 
 def sender() -> str:
     """Return the address that mail comes from unless a row names its own."""
     return current_app.config["EMAIL_FROM"] or "noreply@localhost"
+
+
+def _sender_domain() -> str:
+    return envelope(parseaddr(sender())[1]).rpartition("@")[2]
 
 
 def origin_of(row: OutboxMessage) -> str:
@@ -170,5 +190,6 @@ def _render(template: str, context: dict[str, Any]) -> str:
 
 
 def _transfer_encoding(text: str) -> str:
-    plain = text.isascii() and all(len(line) <= LONGEST_PLAIN_LINE for line in text.splitlines())
+    # The lines of bytes: of text, Python ends lines at form feeds too, which don't end one on the wire.
+    plain = text.isascii() and all(len(line) <= LONGEST_PLAIN_LINE for line in text.encode().splitlines())
     return "7bit" if plain else "quoted-printable"

@@ -24,7 +24,7 @@ def enqueue(kind: str, address: str, client: Client, options: dict[str, Any] | N
     """Add a mail to the present transaction; it is written and sent later, by whoever delivers.
 
     Args:
-        kind: a name of `messages.KINDS`.
+        kind: `password_reset`, `register` or `password_changed`.
         address: in the form of `addresses.normalize`; whether it has an account is not asked here.
         client: who asked.
         options: what the writer of the mail is told (JSON values).
@@ -72,32 +72,44 @@ def discard(row: OutboxMessage) -> None:
     db.session.commit()
 
 
-def release(row: OutboxMessage) -> None:
-    """Give a leased row back, due at once and uncharged."""
-    _reschedule(row, run_after=utcnow())
+def release(row: OutboxMessage) -> bool:
+    """Give a leased row back, due at once, uncharged, and in its old place in the queue."""
+    return _reschedule(row, run_after=min(row.created_at, utcnow()))
 
 
-def put_off(row: OutboxMessage, until: datetime) -> None:
+def put_off(row: OutboxMessage, until: datetime) -> bool:
     """Let a leased row wait, uncharged."""
-    _reschedule(row, run_after=until)
+    return _reschedule(row, run_after=until)
 
 
-def back_off(row: OutboxMessage, failure: str) -> None:
+def back_off(row: OutboxMessage, failure: str) -> bool:
     """Charge a leased row with a failure: 30 s, doubling, at most 1 h."""
     wait = min(FIRST_BACK_OFF * 2 ** min(row.attempts, 10), LONGEST_BACK_OFF)
-    _reschedule(row, run_after=utcnow() + wait, attempts=row.attempts + 1, failure=failure)
+    return _reschedule(row, run_after=utcnow() + wait, attempts=row.attempts + 1, failure=failure)
 
 
-def give_up(row: OutboxMessage, failure: str) -> None:
+def give_up(row: OutboxMessage, failure: str) -> bool:
     """Keep a leased row that failed for good, for the operator to see and to send back."""
-    _reschedule(row, run_after=None, failed_at=utcnow(), failure=failure)
+    return _reschedule(row, run_after=None, failed_at=utcnow(), failure=failure)
 
 
-def has_older_sibling(row: OutboxMessage) -> bool:
-    """Whether an older row waits for the same mail to the same address; the older one of two always stays."""
+def merge(row: OutboxMessage) -> bool:
+    """Let an older row for the same mail to the same address stand for this one too, and delete this one.
+
+    The older of two always stays, so that two workers can't each merge into the other's. It takes over the newer
+    moment of asking, so that it does not expire for both. One that failed before is left alone: it may wait for long.
+
+    Returns:
+        False where there is none; nothing is changed then, nor what else the transaction holds.
+    """
     same = OutboxMessage.email_key == row.email_key, OutboxMessage.kind == row.kind
-    waiting = OutboxMessage.id < row.id, OutboxMessage.run_after.is_not(None)
-    return db.session.scalar(select(OutboxMessage.id).where(*same, *waiting).limit(1)) is not None
+    waiting = OutboxMessage.id < row.id, OutboxMessage.run_after.is_not(None), OutboxMessage.attempts == 0
+    older = select(OutboxMessage.id).where(*same, *waiting).order_by(OutboxMessage.id).limit(1).scalar_subquery()
+    stands = update(OutboxMessage).where(OutboxMessage.id == older).values(created_at=row.created_at)
+    if not db.session.execute(stands).rowcount:  # type: ignore[attr-defined]
+        return False
+    discard(row)
+    return True
 
 
 def retry() -> int:
@@ -137,8 +149,10 @@ def failed(limit: int = 20) -> list[OutboxMessage]:
     return list(db.session.scalars(newest.limit(limit)))
 
 
-def _reschedule(row: OutboxMessage, **values: Any) -> None:
-    # Only under this worker's own lease: a worker that froze past it must not undo what the next one did.
+def _reschedule(row: OutboxMessage, **values: Any) -> bool:
+    # Only under this worker's own lease: a worker that froze past it must not undo what the next one did, so the whole
+    # transaction, with the events in it, stands or falls with the lease.
     mine = and_(OutboxMessage.id == row.id, OutboxMessage.run_after == row.run_after)
-    db.session.execute(update(OutboxMessage).where(mine).values(**values))
-    db.session.commit()
+    found = db.session.execute(update(OutboxMessage).where(mine).values(**values)).rowcount  # type: ignore[attr-defined]
+    db.session.commit() if found else db.session.rollback()
+    return bool(found)

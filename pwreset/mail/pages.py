@@ -22,8 +22,10 @@ FRAME_POLICY = content_security_policy(
 @bp.before_request
 def only_on_this_machine() -> None:
     """Hide the pages where they must not be."""
-    here = current_app.config["PUBLIC_URL"] is None and is_loopback(request.remote_addr or "")
-    if not here or current_app.config["EMAIL_HOST"] is not None:
+    # Behind a proxy on this machine everybody comes from loopback; the proxy's headers tell.
+    forwarded = any(name == "Forwarded" or name.startswith("X-Forwarded-") for name, _ in request.headers)
+    here = is_loopback(request.remote_addr or "") and not forwarded
+    if not here or current_app.config["PUBLIC_URL"] or current_app.config["EMAIL_HOST"]:
         abort(404)
 
 

@@ -9,20 +9,23 @@ repeat an address.
 import smtplib
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from email.utils import parseaddr
 from threading import Timer
-from typing import Any, Self
+from typing import Self
 
 from flask import current_app
-from flask_mail import BadHeaderError, Connection, Mail, Message, email_dispatched
+from flask_mail import Connection, Mail, Message
 
 from pwreset.addresses import envelope
-from pwreset.mail.explain import code_of, explain
-from pwreset.mail.mailbox import MailboxConnection
+from pwreset.mail.explain import code_of, explain, is_limit
+from pwreset.mail.line import SMTPLine
+from pwreset.mail.mailbox import MailboxConnection, announce
 
-OK, PERMANENT = 250, 500  # RFC 5321 section 4.2.1
+PERMANENT = 500  # RFC 5321 section 4.2.1
+TOO_LARGE = 552  # RFC 1870 section 6.1: said to MAIL FROM, but of this mail
 
 
 class MailError(Exception):
@@ -41,35 +44,13 @@ class Refused(MailError):
     """The server refused this one mail for good."""
 
 
-class SMTPLine(smtplib.SMTP):
-    """smtplib's client, which also lends out its TCP line and knows whether the server accepted the sender."""
-
-    sender_accepted = False
-
-    def __init__(self, host: str, port: int, tls: ssl.SSLContext | None, hold: Callable[[socket.socket], None]) -> None:
-        self._tls, self._hold = tls, hold
-        # A fixed EHLO name: the default asks DNS for this host's, which no timeout covers.
-        super().__init__(host, port, "[127.0.0.1]", current_app.config["EMAIL_TIMEOUT"])
-
-    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
-        plain: socket.socket = super()._get_socket(host, port, timeout)  # type: ignore[misc]
-        # A duplicate outlives the hand-over to a TLS socket, so the deadline also ends a dripping handshake.
-        self._hold(plain.dup())
-        return self._tls.wrap_socket(plain, server_hostname=host) if self._tls else plain
-
-    def mail(self, sender: str, options: Any = ()) -> tuple[int, bytes]:
-        """Send MAIL FROM, and note whether it was accepted."""
-        code, reply = super().mail(sender, options)
-        self.sender_accepted = code == OK
-        return code, reply
-
-
 class VerifyingConnection(Connection):
     """Flask-Mail's connection, opened at the first mail and kept for the next ones."""
 
     host: SMTPLine | None
     _line: socket.socket | None = None
     _late = False
+    _ends_at = float("inf")
 
     def __enter__(self) -> Self:
         self.num_emails = 0
@@ -89,8 +70,6 @@ class VerifyingConnection(Connection):
             ServerUnavailable: nothing was handed over, and no other mail would be.
             Deferred, Refused: this mail failed, for now or for good.
         """
-        if message.has_bad_headers():
-            raise BadHeaderError
         reused = self.host is not None
         with self.deadline():
             try:
@@ -99,7 +78,7 @@ class VerifyingConnection(Connection):
                 if not reused:
                     raise
                 self._transmit(message, envelope_from)  # the server may just have closed an idle connection
-        email_dispatched.send(current_app._get_current_object(), message=message)  # type: ignore[attr-defined]  # noqa: SLF001
+        announce(message)
         self.num_emails += 1
 
     def configure_host(self) -> SMTPLine:
@@ -116,7 +95,7 @@ class VerifyingConnection(Connection):
     def connect(self) -> SMTPLine:
         """Open the line; with EMAIL_USE_SSL, TLS from the first byte."""
         tls = ssl.create_default_context() if self.mail.use_ssl else None
-        return SMTPLine(self.mail.server, int(self.mail.port or 0), tls, self._hold)
+        return SMTPLine(self.mail.server, int(self.mail.port or 0), tls, self._hold, self._ends_at)
 
     def secure(self, host: SMTPLine) -> None:
         """Switch to TLS; raises where the server offers none or its certificate is not the host's."""
@@ -136,11 +115,18 @@ class VerifyingConnection(Connection):
             self._line.close()
         self.host = self._line = None
 
+    def explain(self, error: Exception) -> str:
+        """Return what went wrong, in plain words; a line cut at the deadline looks as if the server had closed it."""
+        deadline = f"{current_app.config['EMAIL_DEADLINE']:g} s"
+        return f"the mail server took longer than {deadline}" if self._late else explain(error)
+
     @contextmanager
     def deadline(self) -> Iterator[None]:
         """Bound everything inside to EMAIL_DEADLINE seconds by cutting the TCP line (not the DNS lookup)."""
         self._late = False
-        timer = Timer(current_app.config["EMAIL_DEADLINE"], self._cut)
+        seconds = current_app.config["EMAIL_DEADLINE"]
+        self._ends_at = time.monotonic() + seconds
+        timer = Timer(seconds, self._cut)
         timer.daemon = True
         timer.start()
         try:
@@ -161,25 +147,36 @@ class VerifyingConnection(Connection):
             self._line.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
 
     def _transmit(self, message: Message, envelope_from: str | tuple[str, str] | None) -> None:
+        sender = envelope(parseaddr(str(envelope_from or message.sender))[1])
+        recipients = [envelope(str(address)) for address in message.send_to]
+        # MAIL FROM, or its SMTPUTF8, is not what every other mail begins with, so a refusal of it says nothing of them.
+        peculiar = message.sender != self.mail.default_sender or not "".join(recipients).isascii()
+        text = message._message()  # noqa: SLF001
+        self.host = self.host or self._open()
+        self.host.sender_accepted = False
         try:
-            self.host = self.host or self.configure_host()
-            self.host.sender_accepted = False
-            sender = parseaddr(str(envelope_from or message.sender))[1]
-            recipients = [envelope(str(address)) for address in message.send_to]
-            self.host.send_message(message._message(), envelope(sender), recipients)  # noqa: SLF001
+            self.host.send_message(text, sender, recipients)
         except (smtplib.SMTPException, OSError) as error:
-            failure = self._judge(error, own_sender=message.sender != self.mail.default_sender)
+            failure = self._judge(error, peculiar=peculiar)
             self._keep_or_close(error)
             raise failure from None  # the original may repeat an address
 
-    def _judge(self, error: Exception, *, own_sender: bool) -> MailError:
-        why = f"the mail took longer than {current_app.config['EMAIL_DEADLINE']:g} s" if self._late else explain(error)
-        if isinstance(error, smtplib.SMTPNotSupportedError) and self.host is not None:
+    def _open(self) -> SMTPLine:
+        try:
+            return self.configure_host()
+        except Exception as error:  # noqa: BLE001 (also what smtplib raises for a name or a login it can't encode)
+            failure = ServerUnavailable(self.explain(error))
+            self.close()
+            raise failure from None  # the original may hold the password
+
+    def _judge(self, error: Exception, *, peculiar: bool) -> MailError:
+        why = self.explain(error)
+        if isinstance(error, smtplib.SMTPNotSupportedError):
             return Refused("the mail server does not take international addresses (SMTPUTF8)")
-        sender_refused = isinstance(error, smtplib.SMTPSenderRefused)
-        if self.host is None or not (self.host.sender_accepted or (sender_refused and own_sender)):
+        of_this_mail = isinstance(error, smtplib.SMTPSenderRefused) and (peculiar or code_of(error) == TOO_LARGE)
+        if self.host is None or not (self.host.sender_accepted or of_this_mail):
             return ServerUnavailable(why)
-        return Refused(why) if code_of(error) >= PERMANENT else Deferred(why)
+        return Refused(why) if code_of(error) >= PERMANENT and not is_limit(error) else Deferred(why)
 
     def _keep_or_close(self, error: Exception) -> None:
         # After a plain refusal smtplib has sent RSET and the line is good for the next mail.
@@ -193,4 +190,7 @@ class VerifyingMail(Mail):
     def connect(self) -> Connection:
         """Return a connection for one batch of mails; use it in a `with` statement."""
         state = current_app.extensions["mail"]
-        return MailboxConnection(state) if state.server is None else VerifyingConnection(state)
+        if state.server is None:
+            return MailboxConnection(state)
+        # Flask-Mail's own sends nothing under TESTING (MAIL_SUPPRESS_SEND), and reports what it would have sent.
+        return Connection(state) if state.suppress else VerifyingConnection(state)

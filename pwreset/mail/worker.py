@@ -9,8 +9,10 @@ import logging
 import signal
 import threading
 import time
+import traceback
 
 from flask import Flask
+from sqlalchemy.exc import OperationalError
 
 from pwreset.mail.delivery import deliver_pending
 from pwreset.mail.retention import purge
@@ -34,7 +36,7 @@ class Worker:
         self._stopping = stopping or threading.Event()
         self._thread: threading.Thread | None = None
         self._failures = 0
-        self._warned = self._purged = float("-inf")
+        self._warned = self._reported = self._purged = float("-inf")
 
     def start(self) -> None:
         """Run in a thread of this process, ended in order when the process ends."""
@@ -60,14 +62,24 @@ class Worker:
             with self.app.app_context():
                 _, problem = deliver_pending(self._stopping.is_set)
                 self._purge()
-        except Exception as error:  # noqa: BLE001 (a database that is away comes back, and finds the thread)
-            problem = f"the outbox can't be read ({type(error).__name__})"
+        except OperationalError as error:  # a database that is away comes back, and finds the thread
+            problem = f"the database does not answer ({type(error).__name__})"
+        except Exception as error:  # noqa: BLE001 (the next pass may go well, and mail must not end for good)
+            problem = f"a mistake in the program ({type(error).__name__})"
+            self._report(error)
         if problem is None:
             self._failures = 0
             return float(self.app.config["OUTBOX_POLL_SECONDS"])
-        self._failures += 1
+        self._failures = min(self._failures + 1, 5)  # 2.0**5 is past the longest pause, and 2.0**1024 would raise
         self._warn(problem)
-        return float(min(2.0**self._failures, LONGEST_PAUSE))
+        return min(2.0**self._failures, LONGEST_PAUSE)
+
+    def _report(self, error: Exception) -> None:
+        if time.monotonic() - self._reported >= WARN_EVERY:
+            self._reported = time.monotonic()
+            # Where it happened, and not what it said, which may repeat an address.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("Delivery failed: %s\n%s", type(error).__name__, where)
 
     def _warn(self, problem: str) -> None:
         if time.monotonic() - self._warned >= WARN_EVERY:
@@ -84,5 +96,6 @@ def stop_on_signals() -> threading.Event:
     """Return an event that Ctrl-C and SIGTERM set, so that a loop in the main thread ends between two mails."""
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: stopping.set())
+        # From another thread: the handler may interrupt the very wait whose lock `set` would take.
+        signal.signal(number, lambda _number, _frame: threading.Thread(target=stopping.set).start())
     return stopping

@@ -8,16 +8,14 @@ from typing import Any
 from flask import current_app
 from flask_wtf import FlaskForm
 
-from pwreset.forms import AddressField, PasswordInput
+from pwreset.forms import AddressForm, PasswordInput
 from pwreset.models import User
-from pwreset.passwords import PasswordValidator, ValidationError, default_validators, validate_password
+from pwreset.passwords import PasswordValidator, ValidationError, default_validators, prepare, validate_password
 from pwreset.passwords import password_validators_help_texts as help_texts_of
 
 
-class PasswordResetForm(FlaskForm):
+class PasswordResetForm(AddressForm):
     """Where to send the link."""
-
-    email = AddressField()
 
 
 class SetPasswordForm(FlaskForm):
@@ -41,7 +39,7 @@ class SetPasswordForm(FlaskForm):
 
     def _passwords_match(self) -> bool:
         first, second = self.new_password1.data, self.new_password2.data
-        if first and second and first != second:
+        if first and second and prepare(first) != prepare(second):
             self.new_password2.errors = [*self.new_password2.errors, "The two passwords are not the same."]
             return False
         return True

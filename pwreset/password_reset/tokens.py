@@ -13,6 +13,7 @@ from hashlib import sha256
 from flask import current_app
 from itsdangerous import BadSignature, SignatureExpired, TimestampSigner
 
+from pwreset.clock import utcnow
 from pwreset.models import User
 
 MAXIMUM_ID = 2**31 - 1  # PostgreSQL's integer; a larger one would be an error there instead of "no such user"
@@ -55,6 +56,14 @@ class PasswordResetTokenGenerator:
             return False
         return True
 
+    def has_expired(self, user: User | None, token: str | None) -> bool:
+        """Whether the token would open the page, had it not outlived its time."""
+        try:
+            self.verify(user, token)
+        except TokenError as error:
+            return isinstance(error, TokenExpired)
+        return False
+
     def verify(self, user: User | None, token: str | None) -> User:
         """Return the user if the token opens the page now.
 
@@ -66,8 +75,9 @@ class PasswordResetTokenGenerator:
             raise TokenInvalid
         try:
             self._signer(user).unsign(f"{encode_uid(user.id)}.{token}", max_age=self.lifetime)
-        except SignatureExpired:
-            raise TokenExpired from None
+        except SignatureExpired as error:
+            ahead = error.date_signed is not None and error.date_signed > utcnow()  # the library says expired here too
+            raise (TokenInvalid if ahead else TokenExpired) from None
         except BadSignature:  # the library's message holds what was signed
             raise TokenInvalid from None
         return user

@@ -12,16 +12,17 @@ up: its status, body and time can't tell who has one. Django's counterpart: `dja
 import json
 from typing import Any, ClassVar
 
-from flask import redirect, request, session, url_for
+from flask import flash, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
-from flask_login import login_user
 from flask_wtf import FlaskForm
 
 from pwreset import accounts, events
 from pwreset.client import current_client
 from pwreset.events import Kind
 from pwreset.extensions import db
+from pwreset.forms import ASKED_AGAIN
 from pwreset.generic import FormView, TemplateView
+from pwreset.login import sign_in
 from pwreset.mail import outbox
 from pwreset.models import User
 from pwreset.password_reset.forms import PasswordResetForm, SetPasswordForm, help_texts
@@ -47,17 +48,22 @@ class PasswordResetView(FormView):
     @classmethod
     def check_options(cls, **options: Any) -> None:
         """Refuse an extra context that could not travel with the row."""
+        msg = "extra_email_context must be a dict of JSON values, since the mail is written later"
+        context = options.get("extra_email_context") or {}
         try:
-            json.dumps(options.get("extra_email_context"))
+            json.dumps(context)
         except (TypeError, ValueError):
-            msg = "extra_email_context must hold JSON values, since the mail is written later"
             raise TypeError(msg) from None
+        if not isinstance(context, dict):
+            raise TypeError(msg)
 
     def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
         """Add the row, and nothing else: no lookup, no hash, no mail server."""
         address = form["email"].data
         outbox.enqueue("password_reset", address, current_client(), self._mail_options())
         db.session.commit()
+        if session.get(RESET_ADDRESS) == address:
+            flash(ASKED_AGAIN)
         session[RESET_ADDRESS] = address
         return self.go_to_success_url()
 
@@ -92,6 +98,7 @@ class PasswordResetConfirmView(FormView):
     template_name = "users/password_reset_confirm.html"
     title = "Enter new password"
     dead_title = "Password reset unsuccessful"
+    invite_title = "Choose your password"
     form_class = SetPasswordForm
     success_url = "password_reset.complete"
     post_reset_login = False
@@ -100,28 +107,27 @@ class PasswordResetConfirmView(FormView):
     user: User
     purpose: str | None = None
 
-    def dispatch_request(self, **kwargs: str) -> ResponseReturnValue:
-        """Check the link; then redirect once, show the form, or set the password."""
-        redirected = kwargs["token"] == self.reset_url_token
-        token = session.get(INTERNAL_RESET_SESSION_TOKEN, "") if redirected else kwargs["token"]
-        user_id = decode_uid(kwargs["uidb64"])
+    def dispatch_request(self, *, uidb64: str, token: str) -> ResponseReturnValue:  # type: ignore[override]
+        """Check the link; then redirect once, show the form, or set the password. The rule must name both arguments."""
+        redirected = token == self.reset_url_token
+        token = session.get(INTERNAL_RESET_SESSION_TOKEN, "") if redirected else token
+        user_id = decode_uid(uidb64)
         user = accounts.find_by_id(user_id) if user_id else None
         try:
             self.user, self.purpose = self._check(user, token)
         except TokenError as error:
             return self.dead_link(expired=isinstance(error, TokenExpired))
-        return super().dispatch_request() if redirected else self._hide_token(token, kwargs["uidb64"])
+        return super().dispatch_request() if redirected else self._hide_token(token, uidb64)
 
     def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
         """Set the password unless another request was first, and sign out whoever was signed in here."""
-        if not self._set_password(form["new_password1"].data):
+        session_id = self._set_password(form["new_password1"].data)
+        if session_id is None:
             return self.dead_link(expired=False)
         # Only now: if the link itself signed people out, any valid link would be a forced logout.
         session.clear()
-        if self.post_reset_login and accounts.record_login(self.user):
-            events.record(Kind.LOGGED_IN, self.user.id, current_client())
-            db.session.commit()
-            login_user(accounts.find_by_id(self.user.id))
+        if self.post_reset_login:
+            sign_in(session_id, remember=False)
         return self.go_to_success_url()
 
     def get_form(self) -> FlaskForm:
@@ -132,8 +138,9 @@ class PasswordResetConfirmView(FormView):
         """Add what the page shows: the account and the rules, or that the link is dead."""
         if self.purpose is None:
             return super().get_context_data(validlink=False, form=None, **context) | {"title": self.dead_title}
-        shown = {"validlink": True, "user": self.user, "help_texts": help_texts(), "invite": self.purpose == "invite"}
-        return super().get_context_data(**shown, **context)
+        invite = self.purpose == "invite"
+        shown = {"validlink": True, "user": self.user, "help_texts": help_texts(), "invite": invite}
+        return super().get_context_data(**shown, **context, **({"title": self.invite_title} if invite else {}))
 
     def dead_link(self, *, expired: bool) -> str:
         """Render the same page, with status 200 as in Django, for every reason but the sentence that names it."""
@@ -142,13 +149,13 @@ class PasswordResetConfirmView(FormView):
 
     def _check(self, user: User | None, token: str) -> tuple[User, str]:
         """Return the account and the purpose of the token; raises TokenExpired where it would have been valid."""
-        expired = False
-        for purpose in self.purposes:
-            try:
-                return token_generator(purpose).verify(user, token), purpose
-            except TokenError as error:
-                expired = expired or isinstance(error, TokenExpired)
-        raise TokenExpired if expired else TokenInvalid
+        if user is None or not user.is_active:
+            raise TokenInvalid
+        generators = [token_generator(purpose) for purpose in self.purposes]
+        for generator, purpose in zip(generators, self.purposes, strict=True):
+            if generator.check_token(user, token):
+                return user, purpose
+        raise TokenExpired if any(generator.has_expired(user, token) for generator in generators) else TokenInvalid
 
     def _hide_token(self, token: str, uidb64: str) -> ResponseReturnValue:
         # A GET uses nothing up: mail scanners follow links. The token leaves the path, and with it the address bar,
@@ -159,16 +166,23 @@ class PasswordResetConfirmView(FormView):
         path = url_for(request.endpoint or "", uidb64=uidb64, token=self.reset_url_token)
         return redirect(path + "/" * request.path.endswith("/"))
 
-    def _set_password(self, password: str) -> bool:
-        """Write password, notice and event in one transaction; False, and nothing written, when the link just died."""
+    def _set_password(self, password: str) -> str | None:
+        """Write password, notice and events in one transaction; None, and nothing written, when the link just died.
+
+        Returns what a session of the account would hold, as of this transaction: read after it, it could already be
+        that of whoever changed the password next.
+        """
         if not accounts.set_password(self.user, password):
             db.session.rollback()
-            return False
+            return None
         if self.purpose == "reset":
             outbox.enqueue("password_changed", self.user.email, current_client())
         events.record(Kind.COMPLETED, self.user.id, current_client())
+        if self.post_reset_login and accounts.record_login(self.user):
+            events.record(Kind.LOGGED_IN, self.user.id, current_client())
+        session_id = self.user.get_id()
         db.session.commit()
-        return True
+        return session_id
 
 
 class PasswordResetCompleteView(TemplateView):

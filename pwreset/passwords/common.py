@@ -34,7 +34,7 @@ class CommonPasswordValidator:
         """The passwords of the list; the first use in a process reads the file."""
         return _read_passwords(self.password_list_path)
 
-    def validate(self, password: str, user: object | None = None) -> None:  # noqa: ARG002 (the Protocol has it)
+    def validate(self, password: str, user: object | None = None) -> None:
         """Raise ValidationError ("password_too_common") if the password is in the list."""
         lowered = password.lower()
         if not self.passwords.isdisjoint({lowered.strip(), "".join(lowered.split())}):

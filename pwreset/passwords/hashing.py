@@ -23,6 +23,7 @@ from pwreset.passwords.preparation import MAX_LENGTH, prepare
 
 UNUSABLE_PASSWORD_PREFIX = "!"  # noqa: S105 (no password, the mark of none)
 UNUSABLE_PASSWORD_SUFFIX_LENGTH = 40
+_SUFFIX_ALPHABET = string.ascii_letters + string.digits
 
 hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
 
@@ -45,10 +46,8 @@ def make_password(password: str | None) -> str:
     """
     if password is None:
         # Random, so that a token keyed with one marker dies with it.
-        alphabet = string.ascii_letters + string.digits
-        return UNUSABLE_PASSWORD_PREFIX + "".join(
-            secrets.choice(alphabet) for _ in range(UNUSABLE_PASSWORD_SUFFIX_LENGTH)
-        )
+        suffix = (secrets.choice(_SUFFIX_ALPHABET) for _ in range(UNUSABLE_PASSWORD_SUFFIX_LENGTH))
+        return UNUSABLE_PASSWORD_PREFIX + "".join(suffix)
     prepared = prepare(password)
     if not _is_hashable(prepared):
         # argon2-cffi's own UnicodeEncodeError would carry the password.

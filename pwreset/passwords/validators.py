@@ -28,7 +28,7 @@ class MinimumLengthValidator:
         """See the class."""
         self.min_length = min_length
 
-    def validate(self, password: str, user: object | None = None) -> None:  # noqa: ARG002 (the Protocol has it)
+    def validate(self, password: str, user: object | None = None) -> None:
         """Raise ValidationError ("password_too_short") if the prepared password is too short."""
         if len(password) < self.min_length:
             raise ValidationError(self.get_error_message(), code="password_too_short")
@@ -55,7 +55,7 @@ class MaximumLengthValidator:
         """See the class."""
         self.max_length = max_length
 
-    def validate(self, password: str, user: object | None = None) -> None:  # noqa: ARG002 (the Protocol has it)
+    def validate(self, password: str, user: object | None = None) -> None:
         """Raise ValidationError ("password_too_long") if the prepared password is too long."""
         if len(password) > self.max_length:
             raise ValidationError(self.get_error_message(), code="password_too_long")
@@ -78,7 +78,7 @@ class PrintableValidator:
     Source: RFC 8264, section 9.12 (Controls); NIST SP 800-63B-4, section 3.1.1.2 (printing ASCII, space, Unicode).
     """
 
-    def validate(self, password: str, user: object | None = None) -> None:  # noqa: ARG002 (the Protocol has it)
+    def validate(self, password: str, user: object | None = None) -> None:
         """Raise ValidationError ("password_not_printable") if the password holds such a character."""
         if any(unicodedata.category(char) in _UNPRINTABLE for char in password):
             raise ValidationError(self.get_error_message(), code="password_not_printable")
@@ -98,7 +98,7 @@ class NumericPasswordValidator:
     Source: Django, django/contrib/auth/password_validation.py, NumericPasswordValidator.
     """
 
-    def validate(self, password: str, user: object | None = None) -> None:  # noqa: ARG002 (the Protocol has it)
+    def validate(self, password: str, user: object | None = None) -> None:
         """Raise ValidationError ("password_entirely_numeric") if there is nothing but digits."""
         if "".join(password.split()).isdigit():
             raise ValidationError(self.get_error_message(), code="password_entirely_numeric")

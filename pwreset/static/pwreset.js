@@ -1,4 +1,5 @@
-// A Show/Hide button for every password field, and the cursor in the first field that needs mending.
+// A Show/Hide button for every password field, the cursor in the first field that needs mending, and no form sent
+// twice by a double click: of two posts with one link the second is told that the link is no longer valid.
 // The pages work without it: the buttons are made here, so without JavaScript there are none.
 "use strict";
 
@@ -29,5 +30,18 @@ function revealButton(input) {
   input.after(button, status);
 }
 
+function sendOnce(form) {
+  let sent = -Infinity;
+  form.addEventListener("submit", (event) => {
+    // Not for ever: somebody who stopped the page from loading may send it again.
+    if (event.timeStamp - sent < 2000) {
+      event.preventDefault();
+    } else {
+      sent = event.timeStamp;
+    }
+  });
+}
+
 document.querySelectorAll('input[type="password"]').forEach(revealButton);
-document.querySelector('[aria-invalid="true"]')?.focus();
+document.querySelectorAll("form").forEach(sendOnce);
+document.querySelector('[aria-invalid="true"], .notice.error ~ .field input')?.focus();

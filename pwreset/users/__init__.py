@@ -8,6 +8,7 @@ from pwreset.users import views
 bp = Blueprint("users", __name__)
 
 register = limiter.limit("20 per minute", methods=["POST"])(views.register)
+password_change = limiter.limit("30 per minute", methods=["POST"])(views.password_change)
 login = limiter.limit("30 per minute", methods=["POST"])(views.login)
 
 bp.add_url_rule("/", view_func=views.home)
@@ -17,6 +18,6 @@ bp.add_url_rule("/login/", view_func=login, methods=["GET", "POST"])
 bp.add_url_rule("/logout/", view_func=views.logout, methods=["GET", "POST"])
 bp.add_url_rule("/account/", view_func=views.account)
 bp.add_url_rule("/account/sign-out-everywhere/", view_func=views.sign_out_everywhere, methods=["POST"])
-bp.add_url_rule("/password-change/", view_func=views.password_change, methods=["GET", "POST"])
+bp.add_url_rule("/password-change/", view_func=password_change, methods=["GET", "POST"])
 bp.add_url_rule("/password-change/done/", view_func=views.password_change_done)
 bp.add_url_rule("/.well-known/change-password", view_func=views.well_known_change_password)

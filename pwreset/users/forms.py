@@ -2,25 +2,17 @@
 
 from typing import Any
 
-from flask_wtf import FlaskForm
 from wtforms import BooleanField
 
-from pwreset.forms import AddressField, PasswordInput
+from pwreset.forms import AddressField, AddressForm, PasswordInput
 from pwreset.password_reset.forms import SetPasswordForm
 
 
-class RegistrationForm(FlaskForm):
+class RegistrationForm(AddressForm):
     """An address alone: the password is chosen behind the mailed link, once the address is proven."""
 
-    email = AddressField()
 
-    @property
-    def address(self) -> str:
-        """The address in its stored form, once the form is valid."""
-        return self.email.data or ""
-
-
-class LoginForm(RegistrationForm):
+class LoginForm(AddressForm):
     """Address and password."""
 
     email = AddressField(render_kw={"autocomplete": "username"})

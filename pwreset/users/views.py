@@ -8,19 +8,21 @@ from urllib.parse import urlsplit
 
 from flask import abort, current_app, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
-from flask_login import current_user, login_required, login_user
+from flask_login import current_user, login_required
 
 from pwreset import accounts, events
 from pwreset.client import current_client
 from pwreset.events import Kind
 from pwreset.extensions import db
-from pwreset.forms import EmptyForm
+from pwreset.forms import ASKED_AGAIN, EmptyForm
+from pwreset.login import sign_in
 from pwreset.mail import outbox
 from pwreset.models import User
 from pwreset.password_reset.forms import help_texts
 from pwreset.users.forms import LoginForm, PasswordChangeForm, RegistrationForm
 
 REGISTRATION_ADDRESS = "_registration_address"
+LONGEST_NEXT = 2000  # characters; it goes into a header, and proxies bound theirs
 
 
 def home() -> ResponseReturnValue:
@@ -39,6 +41,8 @@ def register() -> ResponseReturnValue:
         return render_template("users/register.html", title="Register", form=form)
     outbox.enqueue("register", form.address, current_client())
     db.session.commit()
+    if session.get(REGISTRATION_ADDRESS) == form.address:
+        flash(ASKED_AGAIN)
     session[REGISTRATION_ADDRESS] = form.address
     return redirect(url_for("users.register_done"))
 
@@ -58,9 +62,10 @@ def login() -> ResponseReturnValue:
     form = LoginForm()
     if form.validate_on_submit():
         user = accounts.authenticate(form.address, form.password.data or "", current_client())
+        session_id = user.get_id() if user else None
         db.session.commit()
-        if user is not None:
-            sign_in(user, remember=form.remember.data)
+        if session_id is not None:
+            sign_in(session_id, remember=form.remember.data)
             return redirect(target or url_for("users.account"))
         form.form_errors.append(
             "The email address and password do not match an account here. Check both and try again."
@@ -70,7 +75,9 @@ def login() -> ResponseReturnValue:
 
 def logout() -> ResponseReturnValue:
     """Ask on GET, which signs nobody out; log out on POST."""
-    if request.method == "GET":
+    if request.method != "POST":
+        if not current_user.is_authenticated:
+            return redirect(url_for("users.home"))
         return render_template("users/logout.html", title="Log out", form=EmptyForm())
     session.clear()
     flash("You have been logged out.")
@@ -84,9 +91,11 @@ def account() -> ResponseReturnValue:
     return render_template("users/account.html", title="Your account", user=current_user, events=newest)
 
 
-@login_required
 def sign_out_everywhere() -> ResponseReturnValue:
     """End every session of the account, this one too."""
+    if not current_user.is_authenticated:
+        # Not by login_required, which would come back here with a GET, and there is no such page.
+        return redirect(url_for("users.login", next=url_for("users.account")))
     accounts.end_sessions(current_user)
     events.record(Kind.SIGNED_OUT_EVERYWHERE, current_user.id, current_client())
     db.session.commit()
@@ -118,13 +127,6 @@ def well_known_change_password() -> ResponseReturnValue:
     return redirect(url_for("users.password_change"))
 
 
-def sign_in(user: User, *, remember: bool) -> None:
-    """Start a session of its own: nothing of whoever used this browser before is left in it."""
-    session.clear()
-    login_user(accounts.find_by_id(user.id))
-    session.permanent = remember
-
-
 def change_password(user: User, password: str) -> bool:
     """Write password, notice and event in one transaction, and renew this session; False when another was first."""
     remember = session.permanent
@@ -133,8 +135,9 @@ def change_password(user: User, password: str) -> bool:
         return False
     outbox.enqueue("password_changed", user.email, current_client())
     events.record(Kind.CHANGED, user.id, current_client())
+    session_id = user.get_id()
     db.session.commit()
-    sign_in(user, remember=remember)
+    sign_in(session_id, remember=remember)
     return True
 
 
@@ -143,7 +146,9 @@ def safe_next(target: str | None) -> str | None:
 
     Only a plain absolute path: browsers read `//`, a backslash or a control character as the start of another host.
     """
-    if not target or not target.startswith("/") or not target.isascii() or not target.isprintable() or "\\" in target:
+    if not target or not target.startswith("/") or len(target) > LONGEST_NEXT:
+        return None
+    if not target.isascii() or not target.isprintable() or "\\" in target:
         return None
     try:
         parts = urlsplit(target)

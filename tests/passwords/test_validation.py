@@ -132,7 +132,7 @@ def test_any_object_with_the_two_methods_is_a_validator() -> None:
 
 def test_other_failures_of_a_validator_are_not_swallowed() -> None:
     class Broken(PrintableValidator):
-        def validate(self, password: str, user: object | None = None) -> None:  # noqa: ARG002
+        def validate(self, password: str, user: object | None = None) -> None:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -59,7 +59,7 @@ def test_length_sentences_have_a_singular() -> None:
     assert MaximumLengthValidator(1).get_help_text() == "Your password can contain at most 1 character."
 
 
-@pytest.mark.parametrize("char", ["\x00", "\t", "\n", "\r", "\x1b", "\x7f", "\x9f", "\ud800", "\udfff"])  # noqa: PT014
+@pytest.mark.parametrize("char", ["\x00", "\t", "\n", "\r", "\x1b", "\x7f", "\x85", "\x9f", "\ud800", "\udfff"])  # noqa: PT014
 def test_control_characters_and_lone_surrogates_are_refused(char: str) -> None:
     error = refusal(PrintableValidator(), f"correct{char}horse")
     assert error.code == "password_not_printable"

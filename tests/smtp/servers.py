@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import email
 import email.policy
 import itertools
@@ -79,7 +79,7 @@ class Authority:
     @cached_property
     def expired(self) -> ssl.SSLContext:
         """A trusted certificate for the right names that ended long ago."""
-        first, last = datetime.datetime(2001, 1, 1), datetime.datetime(2002, 1, 1)
+        first, last = dt.datetime(2001, 1, 1, tzinfo=dt.UTC), dt.datetime(2002, 1, 1, tzinfo=dt.UTC)
         return _server_context(self._ca.issue_cert(*NAMES, not_before=first, not_after=last))
 
     @cached_property
@@ -219,7 +219,7 @@ async def _hang_up(sockets: Iterable[socket.socket]) -> None:
             sock.shutdown(socket.SHUT_RDWR)
     async with asyncio.timeout(TEARDOWN_SECONDS):
         while any(sock.fileno() != -1 for sock in sockets):
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)  # noqa: ASYNC110 (a socket has no event for being closed)
 
 
 def _ignore_lost_connections(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -387,7 +387,8 @@ class ScriptedServer(_Server):
     ) -> None:
         super().__init__()
         if unknown := set(replies or {}) - STAGES:
-            raise ValueError(f"no such stage: {sorted(unknown)}")
+            message = f"no such stage: {sorted(unknown)}"
+            raise ValueError(message)
         if implicit_tls and tls_context is None:
             raise ValueError("implicit_tls needs a tls_context")
         self.tls_context, self.implicit_tls = tls_context, implicit_tls

@@ -1,0 +1,74 @@
+"""smtplib's client with what it lacks: TLS from the first byte on a line that can be cut, and RSET where it is due.
+
+Decides nothing about a mail; `smtp` does.
+"""
+
+import smtplib
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from flask import current_app
+
+OK = 250  # RFC 5321 section 4.2.1
+
+
+class SMTPLine(smtplib.SMTP):
+    """smtplib's client, which also lends out its TCP line and knows whether the server accepted the sender."""
+
+    sender_accepted = False
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None,
+        hold: Callable[[socket.socket], None],
+        ends_at: float,
+    ) -> None:
+        self._tls, self._hold, self._ends_at = tls, hold, ends_at
+        # A fixed EHLO name: the default asks DNS for this host's, which no timeout covers.
+        super().__init__(host, port, "[127.0.0.1]", current_app.config["EMAIL_TIMEOUT"])
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        plain = self._connect_in_time(host, port, timeout)
+        # A duplicate outlives the hand-over to a TLS socket, so the deadline also ends a dripping handshake.
+        self._hold(plain.dup())
+        return self._tls.wrap_socket(plain, server_hostname=host) if self._tls else plain
+
+    def _connect_in_time(self, host: str, port: int, timeout: float) -> socket.socket:
+        """Connect to the first address that answers, all of them together within the deadline."""
+        failure: OSError = TimeoutError()
+        for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            left = self._ends_at - time.monotonic()
+            if left <= 0:
+                break
+            line = socket.socket(family, kind, protocol)
+            line.settimeout(min(timeout, left))
+            try:
+                line.connect(address)
+            except OSError as error:
+                failure = error
+                line.close()
+            else:
+                line.settimeout(timeout)
+                return line
+        raise failure
+
+    def mail(self, sender: str, options: Any = ()) -> tuple[int, bytes]:
+        """Send MAIL FROM, and note whether it was accepted."""
+        code, reply = super().mail(sender, options)
+        self.sender_accepted = code == OK
+        return code, reply
+
+    def data(self, msg: Any) -> tuple[int, bytes]:
+        """Send the text; a server that refuses it at DATA gets the RSET that smtplib forgets there."""
+        try:
+            return super().data(msg)
+        except smtplib.SMTPDataError:
+            with suppress(smtplib.SMTPServerDisconnected):
+                self.rset()
+            raise

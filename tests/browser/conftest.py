@@ -1,0 +1,78 @@
+"""A real browser and a real site, once per test process, and a watch over every page that is opened."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from playwright.sync_api import BrowserContext, ConsoleMessage, Request, expect
+
+from tests.browser.site import CHROMIUM, LAUNCH, Site, running
+
+NewContext = Callable[..., BrowserContext]
+PATIENCE = 20_000  # milliseconds, for machines with more to do
+expect.set_options(timeout=PATIENCE)
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
+    """Start the system's Chromium; nothing is downloaded."""
+    if not CHROMIUM.exists():
+        pytest.skip(f"There is no {CHROMIUM}. Install it with: sudo apt-get install chromium")
+    return {**browser_type_launch_args, **LAUNCH}
+
+
+@pytest.fixture(scope="session")
+def site(browser_type_launch_args: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Return the running site; whatever went wrong in it fails the last test."""
+    with running(tmp_path_factory.mktemp("site")) as site:
+        yield site
+    assert "Traceback" not in site.log(), site.log()
+
+
+@pytest.fixture(scope="session")
+def base_url(site: Site) -> str:
+    """Return what `goto` puts before a path (the plugin's own fixture is a deprecation warning, so an error here)."""
+    return site.url
+
+
+@pytest.fixture(scope="session")
+def browser_context_args(browser_context_args: dict[str, Any]) -> dict[str, Any]:
+    """Open pages without motion, so that colours are final as soon as a page is shown."""
+    return {**browser_context_args, "reduced_motion": "reduce"}
+
+
+@pytest.fixture
+def complaints() -> list[str]:
+    """Return what the browser complained of; a test that expects a complaint takes it out."""
+    return []
+
+
+@pytest.fixture
+def new_context(new_context: NewContext, site: Site, complaints: list[str]) -> Iterator[NewContext]:
+    """Watch every page of every test: nothing on the console, no refused content, no request to another host."""
+
+    def note_message(message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            complaints.append(message.text)
+
+    def note_request(request: Request) -> None:
+        if not request.url.startswith((site.url + "/", "data:")):
+            complaints.append(f"request to {request.url}")
+
+    def watched(**options: Any) -> BrowserContext:
+        context = new_context(**options)
+        context.set_default_timeout(PATIENCE)
+        context.on("console", note_message)
+        context.on("weberror", lambda error: complaints.append(str(error.error)))
+        context.on("request", note_request)
+        return context
+
+    yield watched
+    assert complaints == []
+
+
+@pytest.fixture
+def address() -> str:
+    """Return an address nobody else uses: an account gets one mail a minute."""
+    return f"{uuid4().hex[:12]}@example.com"

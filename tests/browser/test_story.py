@@ -1,0 +1,163 @@
+from playwright.sync_api import Page, expect
+
+from tests.browser.walk import (
+    NEW_PASSWORD,
+    ask_for_reset,
+    choose_password,
+    follow,
+    log_in,
+    mails_to,
+    open_mail,
+    register,
+    submit,
+)
+
+FIRST_PASSWORD = "seven green lanterns drift"
+
+
+def test_a_person_registers_loses_the_password_and_sets_a_new_one(page, new_context, site, address):
+    # Register: the password is chosen behind the mailed link.
+    register(page, address)
+    open_mail(page, address, "Finish your registration at localhost")
+    follow(page, "Choose your password")
+    expect(page.get_by_role("main")).to_contain_text(address)
+    choose_password(page, FIRST_PASSWORD)
+    expect(page.get_by_role("heading", name="Password reset complete")).to_be_visible()
+    page.get_by_role("main").get_by_role("link", name="Log in").click()
+    page.get_by_label("Email address").fill(address)
+    page.get_by_label("Password", exact=True).fill(FIRST_PASSWORD)
+    submit(page)
+    expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+    page.get_by_role("link", name="Log out").click()
+    submit(page)
+    expect(page.get_by_role("status")).to_have_text("You have been logged out.")
+
+    # Somebody else, or the same person elsewhere, is signed in for two weeks.
+    elsewhere = new_context().new_page()
+    log_in(elsewhere, address, FIRST_PASSWORD, remember=True)
+    expect(elsewhere.get_by_role("main")).to_contain_text(address)
+
+    # Ask for a reset. The registration's mail was just sent, and the next would wait for a minute.
+    site.let_a_minute_pass(address)
+    ask_for_reset(page, address)
+    open_mail(page, address, "Reset your password at localhost")
+    link = follow(page)
+    assert link.startswith(f"{site.url}/password-reset-confirm/")
+    token = link.rpartition("/")[2]
+    assert len(token) == 50
+    assert page.url == link.replace(token, "set-password")
+    assert page.get_by_role("heading", name="Enter new password").is_visible()
+    assert token not in page.content()
+
+    # Set it. Nobody is signed in by that, and everybody else is signed out.
+    choose_password(page)
+    page.wait_for_url("**/password-reset-complete/")
+    assert token not in page.evaluate("document.referrer")
+    page.goto("/account/")
+    expect(page).to_have_url(f"{site.url}/login/?next=%2Faccount%2F")
+    elsewhere.reload()
+    expect(elsewhere).to_have_url(f"{site.url}/login/?next=%2Faccount%2F")
+
+    log_in(page, address, FIRST_PASSWORD)
+    expect(page.get_by_role("alert")).to_contain_text("do not match")
+    log_in(page, address, NEW_PASSWORD)
+    expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+
+    # The old link is dead, and leads to the form; the owner was told.
+    page.goto(link)
+    expect(page.get_by_role("main")).to_contain_text("This link is no longer valid.")
+    assert page.locator("form").count() == 0
+    page.get_by_role("link", name="Ask for a new link").click()
+    expect(page).to_have_url(f"{site.url}/password-reset/")
+    open_mail(page, address, "Your password at localhost was changed")
+
+
+def test_the_reset_works_without_javascript(new_context, site, address):
+    site.add_user(address)
+    page = new_context(java_script_enabled=False).new_page()
+    ask_for_reset(page, address)
+    open_mail(page, address, "Reset your password")
+    follow(page)
+    assert page.get_by_role("button", name="Show").count() == 0
+    choose_password(page, "password1")
+    expect(page.locator(".errors").first).to_contain_text("too short")
+    choose_password(page)
+    page.wait_for_url("**/password-reset-complete/")
+    log_in(page, address, NEW_PASSWORD)
+    expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+
+
+def test_registering_works_without_javascript(new_context, address):
+    page = new_context(java_script_enabled=False).new_page()
+    register(page, address)
+    open_mail(page, address, "Finish your registration")
+    follow(page, "Choose your password")
+    choose_password(page)
+    log_in(page, address, NEW_PASSWORD)
+    expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+
+
+def test_the_link_in_the_text_of_the_mail_works_too(page, site, address):
+    site.add_user(address)
+    ask_for_reset(page, address)
+    open_mail(page, address, "Reset your password")
+    page.get_by_text("The text version").click()
+    page.locator("pre").get_by_role("link", name="/password-reset-confirm/").click()
+    page.wait_for_url("**/set-password")
+    choose_password(page)
+    page.wait_for_url("**/password-reset-complete/")
+
+
+def test_the_done_page_says_the_same_whether_or_not_there_is_an_account(page, site, address):
+    site.add_user(address)
+    words = []
+    for asked in (address, f"un{address}"):
+        ask_for_reset(page, asked)
+        words.append((page.title(), page.get_by_role("main").inner_html().replace(asked, "ADDRESS")))
+    known, unknown = (_without_csrf_tokens(page, html) for _, html in words)
+    assert words[0][0] == words[1][0]
+    assert known == unknown
+    assert "ADDRESS" in known
+
+
+def test_send_again_mails_again_and_says_so(page, site, address):
+    site.add_user(address)
+    ask_for_reset(page, address)
+    open_mail(page, address, "Reset your password")
+    site.let_a_minute_pass(address)
+    page.goto("/password-reset/done/")
+    expect(page.get_by_role("main")).to_contain_text(address)
+    assert page.get_by_role("status").count() == 0
+    page.get_by_role("button", name="Send again").click()
+    expect(page.get_by_role("status")).to_contain_text("You asked again.")
+    expect(page.get_by_role("heading", name="Password reset sent")).to_be_visible()
+    open_mail(page, address, "Reset your password", count=2)
+
+
+def test_the_done_pages_say_where_the_mail_is_kept(page, site, address):
+    for ask in (register, ask_for_reset):
+        ask(page, address)
+        assert "Look in your spam folder" in page.get_by_role("main").inner_text()
+        page.get_by_role("link", name="open the mailbox").click()
+        expect(page.get_by_role("heading", name="Mailbox")).to_be_visible()
+        assert page.url == f"{site.url}/mailbox/"
+
+
+def test_an_unknown_address_gets_no_mail(page, site, address):
+    site.add_user(address)
+    ask_for_reset(page, f"un{address}")
+    ask_for_reset(page, address)  # rows are taken in turn: when this one has arrived, the first is dealt with
+    open_mail(page, address, "Reset your password")
+    page.goto("/mailbox/")
+    assert mails_to(page, f"un{address}", "").count() == 0
+
+
+def _without_csrf_tokens(page: Page, html: str) -> str:
+    return page.evaluate(
+        """html => {
+          const main = new DOMParser().parseFromString(html, "text/html").body;
+          main.querySelectorAll("[name=csrf_token]").forEach(input => input.setAttribute("value", ""));
+          return main.innerHTML;
+        }""",
+        html,
+    )

@@ -1,0 +1,154 @@
+"""`flask outbox`: what waits, without an address on the terminal."""
+
+import os
+import signal
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from click.testing import Result
+from flask import Flask
+
+from pwreset.mail import outbox
+from tests.conftest import MakeApp, PostRoom
+from tests.mail.office import app_for, ask, assert_uncharged, rows
+from tests.smtp.servers import SMTPServer, in_turn
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+pytestmark = pytest.mark.usefixtures("signals_restored")
+
+
+def run(app: Flask, *arguments: str) -> Result:
+    result = app.test_cli_runner().invoke(args=["outbox", *arguments])
+    assert "@" not in result.output
+    assert "alice" not in result.output
+    return result
+
+
+def give_up_one(app: Flask) -> None:
+    with app.app_context():
+        row = outbox.claim()
+        assert row is not None
+        outbox.give_up(row, "the mail server refused the recipient (550)")
+
+
+def test_the_status_of_an_empty_outbox_is_three_zeros(app: Flask) -> None:
+    result = run(app, "status")
+    assert result.exit_code == 0
+    assert result.output.split() == ["due", "0", "waiting", "0", "failed", "0"]
+
+
+def test_the_status_tells_what_waits_for_how_long_and_what_failed(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        for _ in range(4):
+            ask(app)
+        give_up_one(app)
+        with app.app_context():
+            row = outbox.claim()
+            assert row is not None
+            outbox.put_off(row, NOW + timedelta(hours=1))
+        clock.shift(90)
+        result = run(app, "status")
+    lines = result.output.splitlines()
+    assert [line.split() for line in lines[:3]] == [["due", "2"], ["waiting", "1"], ["failed", "1"]]
+    assert lines[3] == "The oldest has been due for 90 s."
+    assert lines[4] == "2030-01-01 00:00:00  password_changed 1: the mail server refused the recipient (550)"
+    assert result.exit_code == 0
+
+
+def test_the_status_of_a_refused_mail_names_no_address(make_app: MakeApp) -> None:
+    with SMTPServer(rcpt_reply="550 5.1.1 alice@example.com is unknown") as server:
+        app = app_for(make_app, server)
+        ask(app)
+        run(app, "drain")
+    result = run(app, "status")
+    assert "password_changed 1: the mail server refused the recipient (550)" in result.output
+
+
+def test_a_drain_delivers_what_is_due_and_stops(app: Flask, post_room: PostRoom) -> None:
+    for _ in range(3):
+        ask(app)
+    result = run(app, "drain")
+    assert (result.exit_code, result.output) == (0, "3 of 3 dealt with.\n")
+    assert len(post_room.mails()) == 3
+    assert rows(app) == []
+
+
+def test_a_drain_of_nothing_is_no_failure(app: Flask) -> None:
+    result = run(app, "drain")
+    assert (result.exit_code, result.output) == (0, "0 of 0 dealt with.\n")
+
+
+def test_a_drain_that_fails_half_way_says_how_far_it_came_and_why(make_app: MakeApp) -> None:
+    with SMTPServer(mail_reply=in_turn(None, *["421 4.3.2 Closing"] * 5)) as server:
+        app = app_for(make_app, server)
+        for _ in range(3):
+            ask(app)
+        result = run(app, "drain")
+        assert len(server.messages) == 1
+    assert result.exit_code == 1
+    done, why = result.output.splitlines()
+    assert done == "1 of 3 dealt with."
+    assert why.startswith("Error: The rest waits: the mail server is closing for now (421)")
+    assert_uncharged(app, 2)
+
+
+def test_a_drain_leaves_what_is_not_due(app: Flask) -> None:
+    ask(app)
+    with app.app_context():
+        outbox.claim()
+    result = run(app, "drain")
+    assert (result.exit_code, result.output) == (0, "0 of 0 dealt with.\n")
+    assert len(rows(app)) == 1
+
+
+def test_a_retry_sends_failed_mail_back_into_the_queue(app: Flask, post_room: PostRoom) -> None:
+    ask(app)
+    give_up_one(app)
+    result = run(app, "retry")
+    assert (result.exit_code, result.output) == (0, "1 due again.\n")
+    run(app, "drain")
+    assert len(post_room.mails()) == 1
+    assert run(app, "retry").output == "0 due again.\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_delivers_until_it_is_stopped(number: signal.Signals, make_app: MakeApp) -> None:
+    app = make_app(OUTBOX_POLL_SECONDS=0.05)
+    before = signal.getsignal(number)
+    ask(app)
+
+    def stop_when_delivered() -> None:
+        end = time.monotonic() + 10
+        while (rows(app) or signal.getsignal(number) is before) and time.monotonic() < end:
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    stopper = threading.Thread(target=stop_when_delivered)
+    stopper.start()
+    result = run(app, "run")
+    stopper.join()
+    assert (result.exit_code, result.output) == (0, "Delivering; Ctrl-C stops.\n")
+    assert rows(app) == []
+
+
+@pytest.mark.parametrize("command", ["status", "drain", "retry", "run"])
+def test_a_database_without_tables_is_told_in_one_line(command: str, make_app: MakeApp, tmp_path: object) -> None:
+    app = make_app(DATABASE_URL=f"sqlite:///{tmp_path}/empty.db")
+    result = run(app, command)
+    assert result.exit_code == 1
+    assert result.output == "Error: The database has no tables yet. Run: flask db upgrade\n"
+
+
+@pytest.mark.parametrize("command", ["status", "drain", "retry", "run"])
+def test_a_database_out_of_reach_is_told_in_one_line(command: str, make_app: MakeApp) -> None:
+    app = make_app(DATABASE_URL="sqlite:////nowhere/at/all.db")
+    result = run(app, command)
+    assert result.exit_code == 1
+    assert result.output == "Error: The database does not answer (OperationalError). Check DATABASE_URL.\n"
+
+
+def test_an_unknown_command_is_bad_usage(app: Flask) -> None:
+    assert run(app, "empty").exit_code == 2

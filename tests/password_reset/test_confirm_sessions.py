@@ -1,0 +1,118 @@
+"""What a new password does to everybody who is signed in, and of eight who set one at once, one wins."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from pwreset.password_reset.tokens import encode_uid
+from tests.conftest import NEW_PASSWORD, PASSWORD, Visitor, add_user, csrf_token, text_of
+from tests.password_reset.conftest import DEAD, SET_PASSWORD, events_of
+
+# Sessions.
+
+
+def test_opening_a_link_leaves_whoever_is_signed_in_signed_in(app, visitor, link) -> None:
+    add_user(app, "bob@example.com", PASSWORD)
+    visitor.log_in("bob@example.com")
+    visitor.open_link(link)
+    assert visitor.is_signed_in()
+
+
+def test_refused_password_leaves_whoever_is_signed_in_signed_in(app, visitor, link) -> None:
+    add_user(app, "bob@example.com", PASSWORD)
+    visitor.log_in("bob@example.com")
+    visitor.choose(link, "short")
+    assert visitor.is_signed_in()
+
+
+def test_setting_the_password_signs_out_whoever_was_signed_in_here(app, visitor, link) -> None:
+    add_user(app, "bob@example.com", PASSWORD)
+    visitor.log_in("bob@example.com")
+    visitor.choose(link)
+    assert not visitor.is_signed_in()
+
+
+@pytest.mark.parametrize("fields", [{}, {"remember": "y"}], ids=["for_now", "remembered"])
+def test_setting_the_password_ends_every_session_of_the_account(fields, app, visitor, alice, post_room) -> None:
+    others = [Visitor(app), Visitor(app)]
+    for other in others:
+        other.log_in(**fields)
+    link = post_room.reset_link()
+    assert all(other.is_signed_in() for other in others)
+    visitor.choose(link)
+    assert not any(other.is_signed_in() for other in others)
+
+
+def test_setting_the_password_leaves_other_accounts_signed_in(app, visitor, link) -> None:
+    add_user(app, "bob@example.com", PASSWORD)
+    bob = Visitor(app)
+    bob.log_in("bob@example.com")
+    visitor.choose(link)
+    assert bob.is_signed_in()
+
+
+def test_login_after_the_mail_ends_the_link(app, visitor, link) -> None:
+    Visitor(app).log_in()
+    assert DEAD in visitor.open_link(link).text
+
+
+def test_form_without_a_link_opened_in_this_browser_is_dead(app, visitor, link) -> None:
+    visitor.open_link(link)
+    assert DEAD in Visitor(app).get(SET_PASSWORD).text
+
+
+def test_link_opened_for_one_account_opens_no_form_for_another(app, visitor, link, stored) -> None:
+    bob = add_user(app, "bob@example.com", PASSWORD)
+    form = visitor.open_link(link)
+    path = f"/password-reset-confirm/{encode_uid(bob)}/set-password"
+    fields = {"csrf_token": csrf_token(form), "new_password1": NEW_PASSWORD, "new_password2": NEW_PASSWORD}
+    for answer in (visitor.get(path), visitor.client.post(path, data=fields)):
+        assert (answer.status_code, DEAD in answer.text) == (200, True)
+    assert stored(bob).check_password(PASSWORD)
+
+
+# The notice.
+
+
+def test_owner_is_told_by_mail_at_the_address_of_the_account(visitor, link, post_room) -> None:
+    visitor.choose(link)
+    notice = post_room.deliver_one()
+    assert notice["To"] == "alice@example.com"
+    assert "password of your account" in text_of(notice)
+    assert "was changed" in text_of(notice)
+
+
+def test_nobody_is_told_of_a_refused_password(visitor, link, post_room) -> None:
+    visitor.choose(link, "short")
+    assert post_room.waiting() == 0
+
+
+# Simultaneous requests.
+
+
+def test_of_eight_simultaneous_posts_with_one_link_exactly_one_wins(app, link, post_room) -> None:
+    words = ("amber", "blue", "copper", "dusty", "early", "faded", "green", "hasty")
+    passwords = [f"{word} comets over quiet hills" for word in words]
+    visitors = [Visitor(app) for _ in passwords]
+    pages = [visitor.open_link(link) for visitor in visitors]
+    start = threading.Barrier(len(passwords))
+
+    def post(number: int) -> tuple[int, str]:
+        fields = {"csrf_token": csrf_token(pages[number])}
+        fields |= dict.fromkeys(("new_password1", "new_password2"), passwords[number])
+        start.wait(timeout=30)
+        answer = visitors[number].client.post(SET_PASSWORD, data=fields)
+        return answer.status_code, answer.text
+
+    with ThreadPoolExecutor(len(passwords)) as pool:
+        answers = list(pool.map(post, range(len(passwords))))
+    winners = [number for number, (status, _) in enumerate(answers) if status == 302]
+    assert len(winners) == 1
+    dead = [text for status, text in answers if status == 200]
+    assert len(dead) == 7
+    assert all(DEAD in text and "new_password1" not in text for text in dead)
+    works = [n for n, password in enumerate(passwords) if Visitor(app).log_in(password=password).status_code == 302]
+    assert works == winners
+    assert post_room.waiting() == 1
+    assert events_of(app).count("completed") == 1

@@ -1,0 +1,192 @@
+"""When something is wrong: the database is out of reach, or a view breaks."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy.exc import OperationalError
+
+from pwreset.extensions import db
+from tests.conftest import PASSWORD, MakeApp, Visitor, add_user, csrf_token
+
+PUBLIC_PAGES = [
+    "/",
+    "/login/",
+    "/register/",
+    "/register/done/",
+    "/password-reset/",
+    "/password-reset/done/",
+    "/password-reset-complete/",
+]
+
+
+def break_database(app: Flask) -> None:
+    """Put a folder where the database's file was."""
+    with app.app_context():
+        db.session.remove()
+        db.engine.dispose()
+    folder = Path(app.instance_path)
+    for path in folder.glob("pwreset.db*"):
+        path.unlink()
+    (folder / "pwreset.db").mkdir()
+
+
+@pytest.fixture
+def broken(app: Flask, alice: int) -> Flask:
+    """Return an application that had a database a moment ago."""
+    break_database(app)
+    return app
+
+
+@pytest.fixture
+def unreachable(make_app: MakeApp) -> Flask:
+    """Return an application whose database was never there."""
+    return make_app(DATABASE_URL="sqlite:////nonexistent/folder/x.db")
+
+
+@pytest.fixture(params=["broken", "unreachable"])
+def without_database(request: pytest.FixtureRequest) -> Flask:
+    """Return an application without its database, in two ways."""
+    app: Flask = request.getfixturevalue(request.param)
+    return app
+
+
+@pytest.mark.parametrize("path", PUBLIC_PAGES)
+def test_pages_without_an_account_need_no_database(without_database: Flask, path: str) -> None:
+    assert Visitor(without_database).get(path).status_code == 200
+
+
+def test_the_link_page_says_that_it_is_not_available(without_database: Flask) -> None:
+    page = Visitor(without_database).get("/password-reset-confirm/MQ/aaaaaa-bbbb")
+    assert page.status_code == 503
+    assert "no longer valid" not in page.text
+
+
+@pytest.mark.parametrize("path", ["/password-reset/", "/register/", "/login/"])
+def test_a_form_gets_the_same_503_for_known_and_unknown(without_database: Flask, path: str) -> None:
+    pages = []
+    for email in ("alice@example.com", "nobody@example.com"):
+        answer = Visitor(without_database).submit(path, email=email, password=PASSWORD)
+        pages.append((answer.status_code, answer.text, answer.headers["Retry-After"]))
+    assert pages[0] == pages[1]
+    assert pages[0][0] == 503
+    assert "Try again in a moment." in pages[0][1]
+
+
+@pytest.mark.parametrize("path", ["/password-reset/", "/register/"])
+def test_what_could_not_be_kept_is_not_confirmed_later(without_database: Flask, path: str) -> None:
+    visitor = Visitor(without_database)
+    visitor.submit(path, email="alice@example.com")
+    assert "alice@example.com" not in visitor.get(f"{path}done/").text
+
+
+def test_the_health_check_says_so(without_database: Flask) -> None:
+    answer = without_database.test_client().get("/healthz")
+    assert (answer.status_code, answer.json) == (503, {"status": "unavailable"})
+
+
+def test_the_page_tells_nothing_of_the_database(without_database: Flask) -> None:
+    page = Visitor(without_database).ask_for_reset().text
+    assert [word for word in ("sqlite", "SQL", "nonexistent", "pwreset.db", "Operational") if word in page] == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/account/", "/login/", "/password-change/", "/nothing-here", "/password-reset/done/"]
+)
+def test_who_is_logged_in_sees_the_503_page(app: Flask, alice: int, visitor: Visitor, path: str) -> None:
+    visitor.log_in()
+    break_database(app)
+    page = visitor.get(path)
+    assert page.status_code == 503
+    assert "Try again in a moment." in page.text
+
+
+def test_the_application_recovers_with_its_database(app: Flask, alice: int, migrated: Path) -> None:
+    break_database(app)
+    assert Visitor(app).ask_for_reset().status_code == 503
+    (Path(app.instance_path) / "pwreset.db").rmdir()
+    (Path(app.instance_path) / "pwreset.db").write_bytes(migrated.read_bytes())
+    assert Visitor(app).ask_for_reset().status_code == 302
+
+
+def test_a_database_without_tables_is_not_available(app: Flask) -> None:
+    break_database(app)
+    (Path(app.instance_path) / "pwreset.db").rmdir()
+    assert Visitor(app).ask_for_reset().status_code == 503
+
+
+# --- a view that breaks
+
+
+def crash() -> str:
+    """Fail as a view with a mistake in it does."""
+    msg = "the secret cause"
+    raise RuntimeError(msg)
+
+
+def lose_database() -> str:
+    raise OperationalError("SELECT secret", {}, Exception("gone"))
+
+
+@pytest.fixture
+def visit(make_app: MakeApp) -> Callable[[Callable[[], str]], Any]:
+    """Return a function that opens a page of that view."""
+
+    def visit(view: Callable[[], str]) -> Any:
+        app = make_app(PROPAGATE_EXCEPTIONS=False)
+        app.add_url_rule("/crash/", view_func=view)
+        add_user(app, "alice@example.com", PASSWORD)
+        visitor = Visitor(app)
+        visitor.log_in()
+        return visitor.get("/crash/")
+
+    return visit
+
+
+def test_a_view_that_breaks_gives_the_500_page(visit: Callable[..., Any]) -> None:
+    page = visit(crash)
+    assert page.status_code == 500
+    assert "The mistake is ours" in page.text
+    assert "the secret cause" not in page.text
+
+
+def test_the_500_page_carries_the_security_headers(visit: Callable[..., Any]) -> None:
+    headers = visit(crash).headers
+    assert (headers["X-Content-Type-Options"], headers["Cache-Control"]) == ("nosniff", "no-store")
+
+
+def test_the_500_page_does_not_ask_who_is_logged_in(visit: Callable[..., Any]) -> None:
+    page = visit(crash).text
+    assert ("/logout/" in page, "/login/" in page) == (False, False)
+
+
+def test_the_mistake_is_logged(visit: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    visit(crash)
+    assert "the secret cause" in caplog.text
+
+
+def test_a_database_lost_within_a_view_gives_the_503_page(visit: Callable[..., Any]) -> None:
+    page = visit(lose_database)
+    assert page.status_code == 503
+    assert "SELECT secret" not in page.text
+
+
+@pytest.mark.parametrize("code", [400, 404, 405, 413])
+def test_every_error_is_a_page_of_the_site(visitor: Visitor, code: int) -> None:
+    answers = {
+        400: lambda: visitor.client.post("/login/"),
+        404: lambda: visitor.get("/nothing"),
+        405: lambda: visitor.client.put("/login/"),
+        413: lambda: visitor.client.post("/login/", data={"email": "x" * 70000}),
+    }
+    page = answers[code]()
+    assert page.status_code == code
+    assert f"Error {code}" in page.text
+    assert '<link rel="stylesheet"' in page.text
+
+
+def test_an_expired_form_keeps_nobody_from_a_new_one(visitor: Visitor) -> None:
+    visitor.client.post("/login/")
+    assert csrf_token(visitor.get("/login/"))

@@ -1,0 +1,120 @@
+"""Migrations: up, down and up again on SQLite, and the same tables as the models say."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import Flask
+from flask_migrate import downgrade, upgrade
+from sqlalchemy import inspect, text
+
+import config
+from pwreset import accounts, create_app
+from pwreset.extensions import db
+
+TABLES = {"users", "outbox", "security_events"}
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Flask]:
+    """Return an application whose database does not exist yet, inside its context."""
+    app = create_app({"INSTANCE_PATH": tmp_path})
+    with app.app_context():
+        yield app
+        db.session.remove()
+        db.engine.dispose()
+
+
+def tables() -> set[str]:
+    """Return the names of the tables there are, but for what Alembic and SQLite keep for themselves."""
+    return set(inspect(db.engine).get_table_names()) - {"alembic_version", "sqlite_sequence"}
+
+
+def schema() -> list[str]:
+    """Return what SQLite has of every table and index."""
+    query = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY name"
+    with db.engine.connect() as connection:
+        return list(connection.scalars(text(query)))
+
+
+def test_upgrading_makes_the_tables(empty: Flask) -> None:
+    upgrade()
+    assert tables() == TABLES
+
+
+def test_downgrading_takes_them_away(empty: Flask) -> None:
+    upgrade()
+    downgrade(revision="base")
+    assert tables() == set()
+
+
+def test_up_down_and_up_is_the_same_as_up(empty: Flask) -> None:
+    upgrade()
+    first = schema()
+    downgrade(revision="base")
+    upgrade()
+    assert schema() == first
+    assert len(first) >= len(TABLES)
+
+
+def test_upgrading_twice_changes_nothing(empty: Flask) -> None:
+    upgrade()
+    first = schema()
+    accounts.create("alice@example.com")
+    upgrade()
+    assert schema() == first
+    assert accounts.find("alice@example.com") is not None
+
+
+def test_the_application_works_after_down_and_up(empty: Flask) -> None:
+    upgrade()
+    downgrade(revision="base")
+    upgrade()
+    assert accounts.create("alice@example.com") is not None
+
+
+def test_the_models_say_what_the_migrations_made(empty: Flask) -> None:
+    upgrade()
+    with db.engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, db.metadata) == []
+
+
+def test_a_table_that_is_missing_would_be_noticed(empty: Flask) -> None:
+    upgrade()
+    with db.engine.begin() as connection:
+        connection.execute(text("DROP INDEX ix_outbox_run_after_id"))
+        found = compare_metadata(MigrationContext.configure(connection), db.metadata)
+    assert [difference[0] for difference in found] == ["add_index"]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_an_id_is_never_used_twice(empty: Flask, table: str) -> None:
+    upgrade()
+    query = text("SELECT sql FROM sqlite_master WHERE name = :table")
+    with db.engine.connect() as connection:
+        assert "AUTOINCREMENT" in connection.scalars(query, {"table": table}).one()
+
+
+def test_every_constraint_has_a_name(empty: Flask) -> None:
+    upgrade()
+    inspector = inspect(db.engine)
+    named = [item["name"] for table in sorted(TABLES) for item in inspector.get_unique_constraints(table)]
+    named += [item["name"] for table in sorted(TABLES) for item in inspector.get_foreign_keys(table)]
+    assert named == ["uq_users_email_key", "fk_security_events_user_id"]
+
+
+def test_there_is_one_newest_migration() -> None:
+    assert len(ScriptDirectory(str(config.ROOT / "migrations")).get_heads()) == 1
+
+
+def test_migrations_can_be_run_by_the_command(tmp_path: Path) -> None:
+    app = create_app({"INSTANCE_PATH": tmp_path})
+    result = app.test_cli_runner().invoke(args=["db", "upgrade"])
+    with app.app_context():
+        found = tables()
+        db.engine.dispose()
+    assert (result.exit_code, found) == (0, TABLES)
