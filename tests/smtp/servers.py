@@ -218,8 +218,8 @@ async def _hang_up(sockets: Iterable[socket.socket]) -> None:
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
     async with asyncio.timeout(TEARDOWN_SECONDS):
-        while any(sock.fileno() != -1 for sock in sockets):
-            await asyncio.sleep(0.001)  # noqa: ASYNC110 (a socket has no event for being closed)
+        while any(sock.fileno() != -1 for sock in sockets):  # noqa: ASYNC110 (a closed socket tells nobody)
+            await asyncio.sleep(0.001)
 
 
 def _ignore_lost_connections(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
