@@ -44,12 +44,7 @@ def create_app(
     app = _configured(config)
     app.extensions["pwreset_token_generator"] = token_generator
     security.init_app(app)
-    for extension in (db, csrf, mail_extension, limiter):
-        extension.init_app(app)
-    migrate.init_app(app, db, directory=str(settings.ROOT / "migrations"))
-    # Its context processor would ask the database on error pages too, which must work without one.
-    login_manager.init_app(app, add_context_processor=False)
-    login.init_app(login_manager)
+    _bind_extensions(app)
     _describe_to_templates(app)
     for module in (users, password_reset, mailbox, health):
         app.register_blueprint(module.bp)
@@ -98,6 +93,15 @@ def _flask_settings(known: dict[str, Any]) -> dict[str, Any]:
         "MAIL_DEBUG": False,  # it would print the login and the link
         **{name: known[ours] for name, ours in MAIL_COUNTERPARTS.items()},
     }
+
+
+def _bind_extensions(app: Flask) -> None:
+    for extension in (db, csrf, mail_extension, limiter):
+        extension.init_app(app)
+    migrate.init_app(app, db, directory=str(settings.ROOT / "migrations"))
+    # Its context processor would ask the database on error pages too, which must work without one.
+    login_manager.init_app(app, add_context_processor=False)
+    login.init_app(login_manager)
 
 
 def _describe_to_templates(app: Flask) -> None:

@@ -6,10 +6,12 @@ Decides the words. The pages of errors from 500 on must not touch the database, 
 from flask import Flask, current_app, render_template, request
 from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError, TimeoutError  # noqa: A004 (the pool is empty)
+from sqlalchemy import exc
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
+# Out of reach, gone in between, or more requests than connections.
+UNAVAILABLE = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
 WORDS = {
     400: ("Bad request", "The request could not be understood. Go back and try again."),
     403: ("Forbidden", "You may not see this page."),
@@ -29,14 +31,14 @@ FORM_TOO_OLD = (
 def init_app(app: Flask) -> None:
     """Bind the pages to the application."""
     app.register_error_handler(HTTPException, show)
-    for unavailable in (OperationalError, InterfaceError, TimeoutError):
+    for unavailable in UNAVAILABLE:
         app.register_error_handler(unavailable, show_unavailable)
 
 
 def show(error: HTTPException) -> tuple[str, int, dict[str, str]]:
     """Render the page of an HTTP error."""
     cause = getattr(error, "original_exception", None)
-    if isinstance(cause, OperationalError):  # met by a page of ours, which asks who is logged in
+    if isinstance(cause, UNAVAILABLE):  # met by a page of ours, which asks who is logged in
         return show_unavailable(cause)
     code = error.code or 500
     title, message = WORDS.get(code, (error.name, "Go back and try again."))
@@ -53,10 +55,9 @@ def _has_page(rule: Rule | None) -> bool:
     return rule is not None and "GET" in (rule.methods or ())
 
 
-def show_unavailable(error: SQLAlchemyError) -> tuple[str, int, dict[str, str]]:
+def show_unavailable(error: exc.SQLAlchemyError) -> tuple[str, int, dict[str, str]]:
     """Render the page for a database that does not answer, the same for everybody."""
-    current_app.logger.error(
-        "The database does not answer: %s", str(getattr(error, "orig", None) or type(error).__name__).partition("\n")[0]
-    )
+    why = str(getattr(error, "orig", None) or type(error).__name__)
+    current_app.logger.error("The database does not answer: %s", why.partition("\n")[0])
     title, message = WORDS[503]
     return render_template("error.html", code=503, title=title, message=message), 503, {"Retry-After": "10"}

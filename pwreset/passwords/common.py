@@ -18,7 +18,7 @@ DEFAULT_PASSWORD_LIST_PATH = Path(__file__).with_name("common-passwords.txt.gz")
 class CommonPasswordValidator:
     """Refuse a password of the list, in any case, with or without white space.
 
-    Arguments:
+    Args:
         password_list_path: a list in lower case and UTF-8, one password a line; gzip if it ends in ".gz".
 
     Source: NIST SP 800-63B-4, section 3.1.1.2 (blocklist); ASVS 5.0, 6.2.4; Django,

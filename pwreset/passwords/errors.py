@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class ValidationError(ValueError):
     """A password was refused, for one reason or for several.
 
-    Arguments:
+    Args:
         message: the sentence to show, or the errors to join into one.
         code: a name for the reason, for code and tests; an error that joins others is "invalid".
 

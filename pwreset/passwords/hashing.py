@@ -33,7 +33,7 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 def make_password(password: str | None) -> str:
     """Return what to store for a password.
 
-    Arguments:
+    Args:
         password: the password as typed, at most 1,024 code points after `prepare`; None for an account without one.
 
     Returns:
@@ -59,7 +59,7 @@ def make_password(password: str | None) -> str:
 def check_password(password: str, encoded: str | None) -> bool:
     """Tell whether a password is the stored one, at the cost of one hash in every case.
 
-    Arguments:
+    Args:
         password: the password as typed; any string.
         encoded: what `make_password` returned; None if there is no such user.
 
@@ -85,7 +85,7 @@ def check_password(password: str, encoded: str | None) -> bool:
 def is_password_usable(encoded: str) -> bool:
     """Tell whether an account has a password: False for what `make_password(None)` returns.
 
-    Arguments:
+    Args:
         encoded: what is stored.
 
     Returns:
@@ -101,7 +101,7 @@ def password_needs_rehash(encoded: str) -> bool:
 
     Ask after `check_password` has returned True, the only moment the password is known.
 
-    Arguments:
+    Args:
         encoded: what is stored.
 
     Returns:

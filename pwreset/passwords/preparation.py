@@ -30,7 +30,7 @@ def prepare(password: str) -> str:
 
     Preparing twice changes nothing more.
 
-    Arguments:
+    Args:
         password: the password as it was typed; any string, lone surrogates included.
 
     Returns:

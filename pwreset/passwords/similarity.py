@@ -20,7 +20,7 @@ _VERBOSE_NAMES = {"email": "email address"}
 class UserAttributeSimilarityValidator:
     """Refuse a password that resembles an attribute of the user, whole or one of its words.
 
-    Arguments:
+    Args:
         user_attributes: names of the attributes to compare with; missing and empty ones are skipped.
         max_similarity: the ratio from which a password is refused, 0.1 to 1 (1: only the same characters).
 
@@ -65,7 +65,7 @@ class UserAttributeSimilarityValidator:
 def attribute_parts(user: object | None, name: str) -> list[str]:
     r"""Return the words of an attribute of the user, and the whole of it, to compare a password with.
 
-    Arguments:
+    Args:
         user: any object, or None.
         name: the attribute's name.
 

@@ -38,7 +38,7 @@ class StrengthValidator:
     Only the first 72 code points are judged. zxcvbn's cost grows with the square of the length, and 72 are enough
     to be strong: what follows can only add to it.
 
-    Arguments:
+    Args:
         site_name: the site's name, a word every attacker tries first; may be empty.
 
     Source: NIST SP 800-63B-4, section 3.1.1.2 (context-specific words, guidance on refusal); ASVS 5.0, 6.2.11.

@@ -36,7 +36,7 @@ class PasswordValidator(Protocol):
     def validate(self, password: str, user: object | None = None) -> None:
         """Refuse a password, or return.
 
-        Arguments:
+        Args:
             password: the password as `prepare` returns it.
             user: whose password it will be, if known.
 
@@ -53,7 +53,7 @@ def validate_password(
 ) -> None:
     """Refuse a new password with every complaint there is, or return.
 
-    Arguments:
+    Args:
         password: the password as typed.
         user: whose password it will be; its `email` may not be the password.
         validators: the rules; None for the standard ones, with 15 characters and no site name.
@@ -85,7 +85,7 @@ def password_validators_help_texts(validators: Sequence[PasswordValidator]) -> l
 def default_validators(min_length: int = 15, site_name: str = "") -> list[PasswordValidator]:
     """Return the standard validators, in the order their help texts and complaints are shown.
 
-    Arguments:
+    Args:
         min_length: the shortest password, in code points.
         site_name: the site's name, which a password may not be built from.
     """

@@ -18,7 +18,7 @@ _UNPRINTABLE = {"Cc", "Cs"}
 class MinimumLengthValidator:
     """Refuse a password of fewer than `min_length` code points.
 
-    Arguments:
+    Args:
         min_length: in code points.
 
     Source: NIST SP 800-63B-4, section 3.1.1.2 (15 where the password is the only factor); ASVS 5.0, 6.2.1.
@@ -45,7 +45,7 @@ class MinimumLengthValidator:
 class MaximumLengthValidator:
     """Refuse a password of more than `max_length` code points, rather than cut it.
 
-    Arguments:
+    Args:
         max_length: in code points; `make_password` hashes no more than 1,024.
 
     Source: NIST SP 800-63B-4, section 3.1.1.2 (64 or more, the whole password verified); ASVS 5.0, 6.2.9.
