@@ -53,7 +53,8 @@ def create(address: str, password: str | None = None) -> User | None:
 def set_password(user: User, password: str) -> bool:
     """Give an active account a new password, unless its credentials changed since `user` was loaded.
 
-    Every session and outstanding link of the account dies with the old stamp.
+    Every session and outstanding link of the account dies with the old stamp. Whoever sets it is the owner, so the
+    minute between two mails, which is against strangers, is over.
 
     Args:
         user: as it was when the caller judged it.
@@ -62,7 +63,7 @@ def set_password(user: User, password: str) -> bool:
     Returns:
         False when another request was first; nothing is changed then.
     """
-    return _compare_and_set(user, password_hash=make_password(password), stamp=new_stamp())
+    return _compare_and_set(user, password_hash=make_password(password), stamp=new_stamp(), mailed_at=None)
 
 
 def end_sessions(user: User) -> bool:

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pwreset.password_reset.tokens import encode_uid
-from tests.conftest import NEW_PASSWORD, PASSWORD, Visitor, add_user, csrf_token, text_of
+from tests.conftest import NEW_PASSWORD, PASSWORD, Visitor, add_user, csrf_token, link_in, text_of
 from tests.password_reset.conftest import DEAD, SET_PASSWORD, events_of
 
 # Sessions.
@@ -116,3 +116,19 @@ def test_of_eight_simultaneous_posts_with_one_link_exactly_one_wins(app, link, p
     assert works == winners
     assert post_room.waiting() == 1
     assert events_of(app).count("completed") == 1
+
+
+def test_whoever_used_a_link_may_ask_for_the_next_mail_at_once(visitor, post_room) -> None:
+    """The minute between two mails is against strangers who ask; a used link shows that the owner read the mail."""
+    visitor.submit("/register/", email="new@example.com")
+    visitor.choose(link_in(post_room.deliver_one()), PASSWORD)
+    visitor.ask_for_reset("new@example.com")
+    assert visitor.choose(link_in(post_room.deliver_one())).location == "/password-reset-complete/"
+
+
+def test_a_link_that_was_only_opened_leaves_the_minute_as_it_is(visitor, post_room) -> None:
+    visitor.submit("/register/", email="new@example.com")
+    visitor.open_link(link_in(post_room.deliver_one()))
+    visitor.ask_for_reset("new@example.com")
+    post_room.deliver()
+    assert (len(post_room.mails()), post_room.waiting()) == (1, 1)
