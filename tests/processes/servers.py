@@ -236,9 +236,12 @@ class Browser:
 
     def submit(self, path: str, **fields: str) -> Page:
         """Open a page, send its form, and stay at the answer."""
-        page = self.get(path)
+        return self.fill_in(self.get(path), **fields)
+
+    def fill_in(self, page: Page, **fields: str) -> Page:
+        """Send the form of a page that is open."""
         token = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.text)
-        assert token, f"no form at {path}: {page.status}"
+        assert token, f"no form at {page.path}: {page.status}"
         fields["csrf_token"] = html.unescape(token[1])
         return self.send("POST", page.path, {}, urllib.parse.urlencode(fields).encode())
 

@@ -1,0 +1,42 @@
+"""Eight people, one link, several processes."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+
+from tests.conftest import PASSWORD, MakeApp, add_user, link_in, path_of
+from tests.processes.conftest import Instance, Serve
+from tests.processes.servers import PATIENCE, Browser, Gunicorn, Page
+from tests.smtp.servers import SMTPServer
+
+ADDRESS = "alice@example.com"
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_of_eight_simultaneous_posts_with_one_link_exactly_one_sets_its_password(
+    make_app: MakeApp, instance: Instance, serve: Serve, attempt: int
+):
+    add_user(make_app(), ADDRESS, PASSWORD)
+    with SMTPServer() as mail_server:
+        server = serve(Gunicorn, EMAIL_PORT=mail_server.port, WEB_CONCURRENCY=2)
+        Browser(server).submit("/password-reset/", email=ADDRESS)
+        (mail,) = mail_server.wait_for(1, timeout=PATIENCE)
+        link = path_of(link_in(mail.message))
+        passwords = [f"number {n} of eight good passwords" for n in range(8)]
+        start = Barrier(8)
+
+        def choose(password: str) -> Page:
+            browser = Browser(server)
+            form = browser.get(link)
+            start.wait()
+            return browser.fill_in(form, new_password1=password, new_password2=password)
+
+        with ThreadPoolExecutor(8) as eight:
+            answers = list(eight.map(choose, passwords))
+        won = [answer.status == 302 for answer in answers]
+        assert won.count(True) == 1
+        assert all("This link is no longer valid." in answer.text for answer in answers if answer.status != 302)
+        logins = [Browser(server).submit("/login/", email=ADDRESS, password=password) for password in passwords]
+        assert [login.status == 302 for login in logins] == won
+        instance.wait_until_all_is_sent()
