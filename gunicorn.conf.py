@@ -6,6 +6,7 @@ that each worker process delivers mail. Options of the command line go before th
 
 import os
 import sys
+import threading
 
 from config import ConfigError, load
 from pwreset import redaction
@@ -23,6 +24,13 @@ try:
         sys.exit(LOCAL_ONLY)
 except ConfigError as error:
     sys.exit(error.message)
+
+
+def pre_fork(server, worker):
+    """Wait for the limiter's timer of 10 ms (--preload): a lock it held at the fork would stay taken in the child."""
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join(timeout=1)
 
 
 def post_worker_init(worker):
