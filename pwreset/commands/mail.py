@@ -28,7 +28,7 @@ def check(address: str | None) -> None:
     with VerifyingConnection(current_app.extensions["mail"]) as connection:
         _open(connection)
         if recipient:
-            _step(connection, "send the test mail", lambda: connection.send(messages.test_message(recipient)))
+            _step(connection, "send the test mail", lambda: connection.send(messages.trial_message(recipient)))
     click.echo("The mail server works." if recipient else "The mail server works. --to ADDRESS sends a test mail.")
 
 

@@ -116,7 +116,7 @@ def write(row: OutboxMessage, letter: Letter) -> Message:
     return message
 
 
-def test_message(recipient: str) -> Message:
+def trial_message(recipient: str) -> Message:
     """Return the mail of `flask mail check --to`."""
     site = current_app.config["SITE_NAME"]
     text = f"{site} can send mail.\n\nSomebody who runs it asked for this test with `flask mail check`.\n"
@@ -171,12 +171,8 @@ def _django_context(user: User, purpose: str, origin: str) -> dict[str, Any]:
     scheme, domain, path, *_ = urlsplit(link)
     _, _, uid, token = path.split("/")
     lifetime = in_words(token_generator(purpose).lifetime)
-    parts = {
-        "protocol": scheme,
-        "domain": domain,
-        "uid": uid,
-        "token": token,
-    }  # what a template written for Django uses
+    # What a template written for Django goes by, which puts the link together itself.
+    parts = {"protocol": scheme, "domain": domain, "uid": uid, "token": token}
     return {"link": link, "lifetime": lifetime, "user": user, **parts}
 
 

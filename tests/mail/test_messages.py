@@ -166,7 +166,7 @@ def test_the_mail_of_mail_check_names_no_host_of_ours(make_app: MakeApp, monkeyp
     monkeypatch.setattr("socket.getfqdn", lambda: "build-host.internal")
     app = make_app(EMAIL_FROM="accounts@example.com", EMAIL_HOST="localhost")
     with app.app_context():
-        mail = parsed(messages.test_message("alice@example.com").as_bytes())
+        mail = parsed(messages.trial_message("alice@example.com").as_bytes())
     assert mail["Message-ID"].endswith("@example.com>")
 
 
