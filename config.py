@@ -61,7 +61,7 @@ SETTINGS = {
     "EMAIL_USE_SSL": Setting(bool, "false"),
     "EMAIL_FROM": Setting(str, None),
     "EMAIL_TIMEOUT": Setting(float, "10", 0.1, 300),
-    "EMAIL_DEADLINE": Setting(float, "30", 0.1, 3600),
+    "EMAIL_DEADLINE": Setting(float, "30", 0.1, 59),  # below the minute of a turn to be mailed
     "PASSWORD_RESET_TIMEOUT": Setting(int, "3600", 1, 604800),
     "INVITE_TIMEOUT": Setting(int, "259200", 1, 604800),
     "PASSWORD_MIN_LENGTH": Setting(int, "15", 8, 128),
@@ -174,10 +174,11 @@ def _parsed(name: str, text: str | None, problems: list[str]) -> Any:
     return _boolean(name, text, problems) if setting.kind is bool else _number(name, text, problems)
 
 
-def _boolean(name: str, text: str, problems: list[str]) -> bool:
-    if text.lower() not in YES | NO:
-        problems.append(f"{name} is {text!r}: write true or false.")
-    return text.lower() in YES
+def _boolean(name: str, text: str, problems: list[str]) -> bool | None:
+    if text.lower() in YES | NO:
+        return text.lower() in YES
+    problems.append(f"{name} is {text!r}: write true or false.")
+    return None
 
 
 def _number(name: str, text: str, problems: list[str]) -> float:
@@ -275,11 +276,13 @@ def _check_mail(settings: dict[str, Any], given: dict[str, str], problems: list[
     settings["EMAIL_PASS"] = "".join((settings["EMAIL_PASS"] or "").split()) or None
     if not given.keys() & {"EMAIL_USER", "EMAIL_HOST"}:
         settings["EMAIL_HOST"] = None
-        if settings["PUBLIC_URL"]:
+        if settings["EMAIL_PASS"]:
+            problems.append("EMAIL_USER is missing: EMAIL_PASS is the password of that account.")
+        elif settings["PUBLIC_URL"]:
             problems.append("EMAIL_USER and EMAIL_PASS are missing (or EMAIL_HOST and EMAIL_FROM for a relay).")
         return
     _choose_encryption(settings, given, problems)
-    _choose_sender(settings, problems)
+    _choose_sender(settings, given, problems)
     unspeakable = [name for name in ("EMAIL_USER", "EMAIL_PASS") if not (settings[name] or "").isascii()]
     problems += [f"{name} holds characters beyond ASCII, which a login can't carry." for name in unspeakable]
     if (settings["EMAIL_USER"] is None) != (settings["EMAIL_PASS"] is None):
@@ -292,7 +295,7 @@ def _check_mail(settings: dict[str, Any], given: dict[str, str], problems: list[
 def _choose_encryption(settings: dict[str, Any], given: dict[str, str], problems: list[str]) -> None:
     loopback, ssl = is_loopback(settings["EMAIL_HOST"]), settings["EMAIL_USE_SSL"]
     if not _is_host(settings["EMAIL_HOST"].strip("[]")):
-        problems.append("EMAIL_HOST is not a host name; write such as smtp.example.com.")
+        problems.append("EMAIL_HOST is not a host name; write a name such as smtp.example.com.")
     if ssl and settings["EMAIL_USE_TLS"]:
         problems.append("EMAIL_USE_TLS and EMAIL_USE_SSL exclude each other; port 587 wants TLS, port 465 SSL.")
     if settings["EMAIL_USE_TLS"] is None:
@@ -303,14 +306,17 @@ def _choose_encryption(settings: dict[str, Any], given: dict[str, str], problems
         problems.append("EMAIL_USE_TLS is off, so EMAIL_PASS would cross the network in clear; turn it on.")
 
 
-def _choose_sender(settings: dict[str, Any], problems: list[str]) -> None:
+def _choose_sender(settings: dict[str, Any], given: dict[str, str], problems: list[str]) -> None:
     sender = settings["EMAIL_FROM"] or settings["EMAIL_USER"] or ""
     settings["EMAIL_FROM"] = sender
     with suppress(ValueError, IndexError, HeaderParseError):
         address = Address(addr_spec=parseaddr(sender)[1])
         if _is_host(address.domain) and sender.isprintable():
             return
-    problems.append("EMAIL_FROM is missing or not an address; write accounts@example.com or Name <address>.")
+    if settings["EMAIL_USER"] and "EMAIL_FROM" not in given:
+        problems.append("EMAIL_USER is not an address, so set EMAIL_FROM too, such as accounts@example.com.")
+    else:
+        problems.append("EMAIL_FROM is missing or not an address; write accounts@example.com or Name <address>.")
 
 
 def _is_host(name: str) -> bool:
@@ -326,4 +332,4 @@ def _check_outbox(settings: dict[str, Any], _given: dict[str, str], problems: li
     if settings["EMAIL_DEADLINE"] >= settings["OUTBOX_LEASE_SECONDS"]:
         problems.append("EMAIL_DEADLINE must be below OUTBOX_LEASE_SECONDS, or a second worker sends the same mail.")
     if settings["EMAIL_TIMEOUT"] > settings["EMAIL_DEADLINE"]:
-        problems.append("EMAIL_TIMEOUT must not exceed EMAIL_DEADLINE.")
+        problems.append("EMAIL_TIMEOUT must not exceed EMAIL_DEADLINE; lower it, or raise EMAIL_DEADLINE.")

@@ -58,8 +58,12 @@ def _configured(given: Mapping[str, Any] | None) -> Flask:
     known = settings.load() if given is None else settings.read(_as_text(given))
     folder = known["INSTANCE_PATH"]
     app = Flask(__name__, instance_path=str(folder), template_folder=str(settings.ROOT / "templates"))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    known["SECRET_KEY"] = known["SECRET_KEY"] or settings.local_secret_key(folder)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        known["SECRET_KEY"] = known["SECRET_KEY"] or settings.local_secret_key(folder)
+    except OSError as error:
+        problem = f"INSTANCE_PATH can't be used ({error.strerror}); name a folder that this account may write."
+        raise settings.ConfigError([problem]) from None
     app.config.update(known, **_flask_settings(known))
     app.config.update({name: value for name, value in (given or {}).items() if name not in settings.SETTINGS})
     return app

@@ -1,8 +1,9 @@
 """What can be done to an account, each as one transaction's worth of statements.
 
-Decides that credentials change only by compare-and-set: `UPDATE ... WHERE stamp = :the one we judged by`. Of two who
-judged by the same stamp one finds no row. Functions write to the present transaction and leave the commit to the
-caller, but for `create`, whose conflict shows only at the commit. It must not know HTTP or mail texts.
+Decides that a password changes only by compare-and-set: `UPDATE ... WHERE stamp = :the one we judged by`. Of two who
+judged by the same stamp one finds no row. (An operator's switch judges by nothing, and just sets.) Functions write to
+the present transaction and leave the commit to the caller, but for `create`, whose conflict shows only at the commit.
+It must not know HTTP or mail texts.
 """
 
 from datetime import datetime, timedelta
@@ -17,7 +18,7 @@ from pwreset.client import Client
 from pwreset.clock import utcnow
 from pwreset.events import Kind
 from pwreset.extensions import db
-from pwreset.models import User, new_stamp
+from pwreset.models import OutboxMessage, User, new_stamp
 from pwreset.passwords import check_password, make_password, password_needs_rehash
 
 UNFINISHED_LIFETIME = timedelta(days=7)
@@ -80,8 +81,8 @@ def set_active(user: User, *, active: bool) -> None:
 def authenticate(address: str, password: str, client: Client) -> User | None:
     """Return the account if the password is right and the login is recorded, else None.
 
-    One hash is computed whether or not the account exists. Recording is a compare-and-set on stamp and hash, and a
-    re-hash rides on it: otherwise a login racing a reset could write the old password back.
+    One hash is computed whether or not the account exists. Recording is a compare-and-set on the stamp, and a
+    re-hash one on the hash too: otherwise a login racing a reset could write the old password back.
     """
     user = find(address)
     usable = user is not None and user.is_active
@@ -121,14 +122,15 @@ def return_turn(turn: Turn) -> None:
 
 
 def purge_unfinished() -> int:
-    """Delete accounts that never chose a password within 7 days and hold no live link, and return how many.
+    """Delete accounts that never chose a password within 7 days and hold or await no link, and return how many.
 
     A deactivated one stays: asking again must not bring it back.
     """
     never_finished = User.password_hash.startswith("!"), User.last_login.is_(None), User.is_active
     now, longest = utcnow(), max(current_app.config["INVITE_TIMEOUT"], current_app.config["PASSWORD_RESET_TIMEOUT"])
     linkless = (User.mailed_at.is_(None)) | (User.mailed_at < now - timedelta(seconds=longest) - timedelta(hours=1))
-    old = and_(User.created_at < now - UNFINISHED_LIFETIME, linkless)
+    awaited = select(OutboxMessage.id).where(OutboxMessage.email_key == User.email_key).exists()
+    old = and_(User.created_at < now - UNFINISHED_LIFETIME, linkless, ~awaited)
     return db.session.execute(delete(User).where(*never_finished, old)).rowcount  # type: ignore[attr-defined,no-any-return]
 
 

@@ -10,8 +10,9 @@ from sqlalchemy import exc
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
-# Out of reach, gone in between, or more requests than connections.
-UNAVAILABLE = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
+from pwreset.database import UNAVAILABLE
+from pwreset.security import ForeignForm
+
 WORDS = {
     400: ("Bad request", "The request could not be understood. Go back and try again."),
     403: ("Forbidden", "You may not see this page."),
@@ -24,7 +25,11 @@ WORDS = {
 }
 FORM_TOO_OLD = (
     "This form has expired",
-    "It was open for too long, or your browser keeps no cookies. Open it again and send it once more.",
+    "You logged in, logged out or set a password elsewhere, or this browser keeps no cookies. Open the form again.",
+)
+FORM_FROM_ELSEWHERE = (
+    "This form came from another address",
+    "It was opened under another name, port or scheme than this site has. Open the site's own address and try again.",
 )
 
 
@@ -42,8 +47,8 @@ def show(error: HTTPException) -> tuple[str, int, dict[str, str]]:
         return show_unavailable(cause)
     code = error.code or 500
     title, message = WORDS.get(code, (error.name, "Go back and try again."))
-    if isinstance(error, CSRFError):
-        title, message = FORM_TOO_OLD
+    if isinstance(error, CSRFError | ForeignForm):
+        title, message = FORM_TOO_OLD if isinstance(error, CSRFError) else FORM_FROM_ELSEWHERE
     headers = {"Retry-After": "60"} if isinstance(error, RateLimitExceeded) else {}
     if code == 405:
         headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or []))

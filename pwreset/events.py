@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from pwreset.client import Client, browser
 from pwreset.extensions import db
@@ -47,7 +47,7 @@ DESCRIPTIONS: dict[str, str] = {
     Kind.COMPLETED: "Password set through a mailed link",
     Kind.CHANGED: "Password changed",
     Kind.LOGGED_IN: "Logged in",
-    Kind.LOGIN_FAILED: "Wrong password at log in",
+    Kind.LOGIN_FAILED: "Failed login",
     Kind.SIGNED_OUT_EVERYWHERE: "Signed out everywhere",
     Kind.SET_BY_ADMIN: "Password set by an administrator",
     Kind.LINK_PRINTED: "Reset link printed by an administrator",
@@ -77,6 +77,11 @@ def record(kind: Kind, user_id: int | None, client: Client | None = None) -> Non
     db.session.add(
         SecurityEvent(kind=kind, user_id=user_id, client_address=client.address, user_agent=client.user_agent)
     )
+
+
+def count(kind: Kind) -> int:
+    """Return how many events of a kind are remembered, of all accounts and of none."""
+    return db.session.scalar(select(func.count()).where(SecurityEvent.kind == kind)) or 0
 
 
 def latest(user: User, limit: int = 20) -> list[Entry]:

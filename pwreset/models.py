@@ -66,7 +66,8 @@ class OutboxMessage(db.Model):  # type: ignore[name-defined]
     """A mail somebody asked for, waiting to be written and sent.
 
     `run_after` is ready time, lease and back-off in one: due when it is past, and NULL once the row has failed for
-    good. The address is the one typed; the mail goes to the one stored with the account.
+    good. `leased` says whose time it is: a worker's, or the row's own. The address is the one typed; the mail goes to
+    the one stored with the account.
     """
 
     __tablename__ = "outbox"
@@ -84,6 +85,7 @@ class OutboxMessage(db.Model):  # type: ignore[name-defined]
     options: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
     run_after: Mapped[datetime | None] = mapped_column(UTCDateTime, default=utcnow)
+    leased: Mapped[bool] = mapped_column(default=False)
     attempts: Mapped[int] = mapped_column(default=0)
     failed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
     failure: Mapped[str | None] = mapped_column(String(200))

@@ -4,12 +4,15 @@ Decides which hosts are answered, which origins may post a form, what a body may
 any view and must not touch the database.
 """
 
+import logging
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, current_app, make_response, render_template, request
+from werkzeug.exceptions import BadRequest
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import is_loopback
+from pwreset.clock import Every
 
 MAXIMUM_BODY = 64 * 1024  # bytes
 CONTENT_SECURITY_POLICY = {
@@ -30,6 +33,14 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+
+
+time_to_warn_of_hosts, time_to_warn_of_origins = Every(60), Every(60)
+logger = logging.getLogger(__name__)
+
+
+class ForeignForm(BadRequest):
+    """A form that came from the page of another origin."""
 
 
 def init_app(app: Flask) -> None:
@@ -62,6 +73,8 @@ def check_host() -> Response | None:
     if public is not None and _host_name() == urlsplit(public).hostname:
         return None
     # A template of its own: `url_for` has nothing to go by under a host that is not trusted.
+    if time_to_warn_of_hosts():
+        logger.warning("Refused a request for another host than %s. A proxy must pass Host on.", public or "loopback")
     own = f"http://127.0.0.1:{request.environ.get('SERVER_PORT', 5000)}"
     return make_response(render_template("bad_host.html", local_mode=public is None, local_url=own), 400)
 
@@ -75,7 +88,9 @@ def check_origin() -> None:
     if request.method == "POST" and sent is not None:
         own = current_app.config["PUBLIC_URL"] or f"{request.scheme}://{request.host}"
         if sent.lower() != own.lower():
-            abort(400)
+            if time_to_warn_of_origins():
+                logger.warning("Refused a form from another origin than %s (scheme, host and port count).", own)
+            raise ForeignForm
 
 
 def check_form() -> None:

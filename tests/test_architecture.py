@@ -39,6 +39,7 @@ LAYERS = (
     ("pwreset.extensions",),
     ("pwreset.mail.smtp",),
     ("pwreset.mail.line", "pwreset.mail.mailbox", "pwreset.mail.explain", "pwreset.mail.lifetime", "pwreset.mail"),
+    ("pwreset.mail.failures",),
     ("pwreset.passwords", "pwreset.passwords.*"),
     ("pwreset.addresses", "pwreset.client", "pwreset.clock", "pwreset.database"),
     ("config",),

@@ -435,7 +435,7 @@ def test_every_form_needs_the_pages_token(alice: int, visitor: Visitor, path: st
     visitor.log_in()
     page = visitor.client.post(path, data={} if token is None else {"csrf_token": token})
     assert page.status_code == 400
-    assert "Open it again and send it once more." in page.text
+    assert "Open the form again." in page.text
 
 
 def test_the_token_of_another_browser_is_refused(app: Flask, visitor: Visitor) -> None:

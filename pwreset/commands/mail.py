@@ -10,8 +10,9 @@ from flask.cli import AppGroup
 
 from pwreset.addresses import AddressError, normalize
 from pwreset.mail import messages
+from pwreset.mail.failures import MailError
 from pwreset.mail.line import SMTPLine
-from pwreset.mail.smtp import MailError, VerifyingConnection
+from pwreset.mail.smtp import VerifyingConnection
 
 T = TypeVar("T")
 group = AppGroup("mail", help="The mail server.")

@@ -3,8 +3,10 @@
 import click
 from flask import current_app
 
+from pwreset import events
 from pwreset.clock import utcnow
 from pwreset.commands import DatabaseGroup
+from pwreset.events import Kind
 from pwreset.mail import delivery, outbox, worker
 from pwreset.serving import log_to_console
 
@@ -14,7 +16,7 @@ group = DatabaseGroup("outbox", help="Mail that waits to be sent.")
 @group.command()
 def status() -> None:
     """Show how much mail waits, for how long, and what failed for good."""
-    for name, number in outbox.counts().items():
+    for name, number in {**outbox.counts(), "expired": events.count(Kind.EXPIRED)}.items():
         click.echo(f"{name:8}{number}")
     oldest = outbox.oldest_due()
     if oldest:
@@ -26,6 +28,7 @@ def status() -> None:
 @group.command()
 def drain() -> None:
     """Deliver what is due, now, and stop."""
+    log_to_console()
     total = outbox.counts()["due"]
     done, problem = delivery.deliver_pending(worker.stop_on_signals().is_set)
     click.echo(f"{done} of {max(total, done)} dealt with.")

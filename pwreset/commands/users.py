@@ -5,6 +5,7 @@ all sessions and tells the owner.
 """
 
 import sys
+from datetime import timedelta
 from types import SimpleNamespace
 
 import click
@@ -60,7 +61,12 @@ def set_password(email: str, password_stdin: bool) -> None:  # noqa: FBT001
 @click.argument("email")
 def invite(email: str) -> None:
     """Mail the registration link to an address."""
-    outbox.enqueue("register", _normalized(email), Client())
+    address = _normalized(email)
+    user = accounts.find(address)
+    if user and (user.has_usable_password() or not user.is_active):
+        msg = "There is already an account with this address." if user.is_active else "The account is deactivated."
+        raise click.ClickException(msg)
+    outbox.enqueue("register", address, Client())
     db.session.commit()
     click.echo("The invitation is in the outbox; the running site sends it, or `flask outbox drain` does.")
 
@@ -91,6 +97,7 @@ def reset_link(email: str) -> None:
         raise click.ClickException(msg)
     purpose = "reset" if user.has_usable_password() else "invite"
     link = messages.link_to_confirm(user, purpose, current_app.config["PUBLIC_URL"] or LOCAL_URL)
+    accounts.take_turn(user, timedelta())  # as if mailed: an account with a live link is not purged
     events.record(Kind.LINK_PRINTED, user.id)
     db.session.commit()
     click.echo(link)

@@ -7,20 +7,21 @@ it, would tell by its timing who has an account.
 import logging
 import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from flask import current_app
 from flask_mail import Connection
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 
-from pwreset import events
+from pwreset import accounts, events
 from pwreset.accounts import Turn, return_turn
 from pwreset.client import Client
 from pwreset.clock import utcnow
+from pwreset.database import UNAVAILABLE
 from pwreset.events import Kind
 from pwreset.extensions import db, mail
 from pwreset.mail import mailbox, messages, outbox, throttle
-from pwreset.mail.smtp import Deferred, Refused, ServerUnavailable
+from pwreset.mail.failures import Deferred, Refused, ServerUnavailable
 from pwreset.models import OutboxMessage
 
 REQUESTS = {"password_reset": Kind.REQUESTED, "register": Kind.REGISTERED}
@@ -51,8 +52,9 @@ def deliver_pending(should_stop: Callable[[], bool] = lambda: False) -> tuple[in
 
 
 def _deliver(row: OutboxMessage, connection: Connection) -> None:
-    if row.created_at < utcnow() - (REQUEST_LIFETIME if row.kind in REQUESTS else NOTICE_LIFETIME):
-        return _expire(row)
+    oldest = utcnow() - (REQUEST_LIFETIME if row.kind in REQUESTS else NOTICE_LIFETIME)
+    if row.created_at < oldest:
+        return _expire(row, oldest)
     try:
         letter = messages.letter_for(row)
     except LookupError:  # a newer version asked for it, and one of its workers will know
@@ -62,7 +64,7 @@ def _deliver(row: OutboxMessage, connection: Connection) -> None:
         return outbox.discard(row)
     if row.kind not in REQUESTS or letter.user is None:
         return _send(row, letter, None, connection)
-    turn = throttle.take_turn(letter.user)
+    turn = throttle.take_turn(letter.user, REQUESTS[row.kind])
     if isinstance(turn, Turn):
         return _send(row, letter, turn, connection)
     return throttle.merge_or_put_off(row, letter.user.id, turn)
@@ -70,40 +72,56 @@ def _deliver(row: OutboxMessage, connection: Connection) -> None:
 
 def _send(row: OutboxMessage, letter: messages.Letter, turn: Turn | None, connection: Connection) -> None:
     user_id = letter.user.id if letter.user else None
+    message = _write(row, letter, user_id)
+    if message is not None:
+        _hand_over(row, user_id, message, turn, connection)
+
+
+def _write(row: OutboxMessage, letter: messages.Letter, user_id: int | None) -> messages.Message | None:
     try:
         message = messages.write(row, letter)
-    except SQLAlchemyError:  # no fault of the row: it stays leased and comes again
+    except UNAVAILABLE:  # no fault of the row: it stays leased and comes again
         raise
     except Exception as error:  # noqa: BLE001 (a row that can't be written must not stop those behind it)
         db.session.rollback()
-        return _give_up(row, user_id, f"the mail could not be written ({type(error).__name__})")
+        _give_up(row, user_id, f"the mail could not be written ({type(error).__name__})")
+        return None
     db.session.commit()  # no transaction stays open while the server is spoken to
+    return message
+
+
+def _hand_over(
+    row: OutboxMessage, user_id: int | None, message: messages.Message, turn: Turn | None, connection: Connection
+) -> None:
     try:
         connection.send(message)
     except ServerUnavailable:
         _hand_back(turn)
         raise
     except Deferred as error:
-        _hand_back(turn)
+        if error.maybe_sent:  # it counts as sent, or a server that hangs up could be made to mail without end
+            _record_sent(row, user_id)
+        else:
+            _hand_back(turn)
         outbox.back_off(row, str(error))
     except Refused as error:
         _hand_back(turn)
         _give_up(row, user_id, str(error))
     else:
         _note_sent(row, user_id, message)
-    return None
 
 
 def _note_sent(row: OutboxMessage, user_id: int | None, message: messages.Message) -> None:
     """Take the row away. The mail is out, so a locked database is asked again before a second copy would follow."""
     for tries_left in reversed(range(TRIES_TO_NOTE)):
         try:
-            if row.kind in REQUESTS and user_id:
-                events.record(REQUESTS[row.kind], user_id, Client(row.client_address, row.user_agent))
-                events.record(Kind.MAILED, user_id)
+            _record_sent(row, user_id)
             outbox.discard(row)
             break
-        except OperationalError:
+        except IntegrityError:  # the account was deleted meanwhile, and its events with it
+            db.session.rollback()
+            user_id = None
+        except UNAVAILABLE:
             db.session.rollback()
             if not tries_left:
                 raise
@@ -115,16 +133,25 @@ def _note_sent(row: OutboxMessage, user_id: int | None, message: messages.Messag
         logger.info("Mail %s (%s) sent", row.id, row.kind)
 
 
+def _record_sent(row: OutboxMessage, user_id: int | None) -> None:
+    if row.kind in REQUESTS and user_id:
+        events.record(REQUESTS[row.kind], user_id, Client(row.client_address, row.user_agent))
+        events.record(Kind.MAILED, user_id)
+
+
 def _give_up(row: OutboxMessage, user_id: int | None, why: str) -> None:
     events.record(Kind.REFUSED, user_id)
     if outbox.give_up(row, why):
         logger.warning("Mail %s (%s) given up: %s", row.id, row.kind, why)
 
 
-def _expire(row: OutboxMessage) -> None:
-    events.record(Kind.EXPIRED, None)
-    outbox.discard(row)
-    logger.warning("Mail %s (%s) given up: it could not be sent in time", row.id, row.kind)
+def _expire(row: OutboxMessage, oldest: datetime) -> None:
+    user = accounts.find(row.address)
+    events.record(Kind.EXPIRED, user.id if user else None)
+    if outbox.expire(row, oldest):
+        logger.warning("Mail %s (%s) given up: it could not be sent in time", row.id, row.kind)
+    else:
+        outbox.release(row)
 
 
 def _hand_back(turn: Turn | None) -> None:

@@ -71,7 +71,7 @@ def _explain_line(error: Exception) -> str:
         (ssl.SSLError, "TLS could not be set up: check EMAIL_PORT (587 for EMAIL_USE_TLS, 465 for EMAIL_USE_SSL)"),
         (smtplib.SMTPNotSupportedError, _explain_missing(error)),
         (UnicodeError, "EMAIL_HOST, EMAIL_USER or EMAIL_PASS holds characters that a mail server can't be told"),
-        (socket.gaierror, "the mail server's name was not found: check EMAIL_HOST"),
+        (socket.gaierror, "the mail server's name was not found: check EMAIL_HOST and this machine's network (DNS)"),
         (TimeoutError, "the mail server did not answer in time: check EMAIL_HOST, EMAIL_PORT and any firewall"),
         (ConnectionRefusedError, "the mail server refused the connection: check EMAIL_HOST and EMAIL_PORT"),
         (smtplib.SMTPServerDisconnected, "the mail server closed the connection"),

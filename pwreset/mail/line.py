@@ -20,6 +20,7 @@ class SMTPLine(smtplib.SMTP):
     """smtplib's client, which also lends out its TCP line and knows whether the server accepted the sender."""
 
     sender_accepted = False
+    handed_over = False
 
     def __init__(
         self,
@@ -63,6 +64,11 @@ class SMTPLine(smtplib.SMTP):
         code, reply = super().mail(sender, options)
         self.sender_accepted = code == OK
         return code, reply
+
+    def send(self, s: Any) -> None:
+        """Send bytes, and note whether a whole mail has gone out with its final dot (RFC 5321 section 4.1.1.4)."""
+        super().send(s)
+        self.handed_over = isinstance(s, bytes) and s.endswith(b"\r\n.\r\n")
 
     def data(self, msg: Any) -> tuple[int, bytes]:
         """Send the text; a server that refuses it at DATA gets the RSET that smtplib forgets there."""

@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email import message_from_bytes, policy
@@ -18,6 +19,8 @@ from typing import Self
 
 from flask import current_app
 from flask_mail import Connection, Message, email_dispatched
+
+from pwreset.mail.failures import ServerUnavailable
 
 KEPT = 200
 HOUR = 3600 * 10**9  # nanoseconds
@@ -68,21 +71,36 @@ class MailboxConnection(Connection):
         return self
 
     def __exit__(self, *_: object) -> None:
-        _prune()
+        with suppress(OSError):  # what can't be written can't be pruned either
+            _prune()
 
     def send(self, message: Message, envelope_from: str | tuple[str, str] | None = None) -> None:
         """Write one mail; a second copy of the same mail takes the first one's place.
 
         The name of the file is the Message-ID's local part, so nothing a client sent can choose it.
+
+        Raises:
+            ServerUnavailable: if the folder can't be written.
         """
-        identity = identity_of(message)
-        folder = mailbox_folder()
-        handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            file.write(message._message().as_bytes(policy=policy.SMTPUTF8.clone(linesep="\n")))  # noqa: SLF001
-        Path(name).replace(folder / f"{identity}.eml")
+        text = message._message().as_bytes(policy=policy.SMTPUTF8.clone(linesep="\n"))  # noqa: SLF001
+        try:
+            _keep(identity_of(message), text)
+        except OSError as error:
+            why = f"the mailbox can't be written ({error.strerror})"
+            raise ServerUnavailable(why) from None
         self.num_emails += 1
         announce(message)
+
+
+def _keep(identity: str, text: bytes) -> None:
+    folder = mailbox_folder()
+    handle, name = tempfile.mkstemp(dir=folder, suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(text)
+        Path(name).replace(folder / f"{identity}.eml")
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def identity_of(message: Message) -> str:

@@ -1,6 +1,6 @@
 """The rows of mail waiting to be sent; the only module that writes them.
 
-Decides how a row is added, leased, put off, given up and taken away. Each is one statement. `enqueue` belongs to the
+Decides how a row is added, leased, put off, given up and taken away. `enqueue` belongs to the
 caller's transaction (the row stands or falls with what it tells of); all others are the worker's and commit at once, so
 that no transaction stays open while a mail server is spoken to. It must not look up users or render anything.
 """
@@ -56,7 +56,7 @@ def claim() -> OutboxMessage | None:
     leased = (
         update(OutboxMessage)
         .where(OutboxMessage.id == oldest.scalar_subquery(), OutboxMessage.run_after <= now)
-        .values(run_after=lease)
+        .values(run_after=lease, leased=True)
         .returning(OutboxMessage)
     )
     row = db.session.scalar(leased, execution_options={"synchronize_session": False, "populate_existing": True})
@@ -70,6 +70,15 @@ def discard(row: OutboxMessage) -> None:
     """Delete a row that is done with, lease or no lease, together with what else the transaction holds."""
     db.session.execute(delete(OutboxMessage).where(OutboxMessage.id == row.id))
     db.session.commit()
+
+
+def expire(row: OutboxMessage, asked_before: datetime) -> bool:
+    """Delete a leased row that was asked for too long ago; False if a newer request merged into it meanwhile."""
+    mine = OutboxMessage.id == row.id, OutboxMessage.run_after == row.run_after
+    still_old = OutboxMessage.created_at < asked_before
+    found = db.session.execute(delete(OutboxMessage).where(*mine, still_old)).rowcount  # type: ignore[attr-defined]
+    db.session.commit() if found else db.session.rollback()
+    return bool(found)
 
 
 def release(row: OutboxMessage) -> bool:
@@ -97,15 +106,17 @@ def merge(row: OutboxMessage) -> bool:
     """Let an older row for the same mail to the same address stand for this one too, and delete this one.
 
     The older of two always stays, so that two workers can't each merge into the other's. It takes over the newer
-    moment of asking, so that it does not expire for both. One that failed before is left alone: it may wait for long.
+    moment of asking, so that it does not expire for both. Left alone are one that failed before, which may wait for
+    long, and one under a lease, whose mail may be written already, with a link that is dead by now.
 
     Returns:
         False where there is none; nothing is changed then, nor what else the transaction holds.
     """
     same = OutboxMessage.email_key == row.email_key, OutboxMessage.kind == row.kind
-    waiting = OutboxMessage.id < row.id, OutboxMessage.run_after.is_not(None), OutboxMessage.attempts == 0
+    unclaimed = OutboxMessage.run_after.is_not(None), OutboxMessage.leased.is_(False), OutboxMessage.attempts == 0
+    waiting = OutboxMessage.id < row.id, *unclaimed
     older = select(OutboxMessage.id).where(*same, *waiting).order_by(OutboxMessage.id).limit(1).scalar_subquery()
-    stands = update(OutboxMessage).where(OutboxMessage.id == older).values(created_at=row.created_at)
+    stands = update(OutboxMessage).where(OutboxMessage.id == older, *waiting).values(created_at=row.created_at)
     if not db.session.execute(stands).rowcount:  # type: ignore[attr-defined]
         return False
     discard(row)
@@ -115,7 +126,7 @@ def merge(row: OutboxMessage) -> bool:
 def retry() -> int:
     """Make every row that failed for good due again, as if asked for now, and return how many."""
     now = utcnow()
-    fresh = {"run_after": now, "created_at": now, "attempts": 0, "failed_at": None, "failure": None}
+    fresh = {"run_after": now, "leased": False, "created_at": now, "attempts": 0, "failed_at": None, "failure": None}
     found = db.session.execute(update(OutboxMessage).where(OutboxMessage.run_after.is_(None)).values(fresh))
     db.session.commit()
     return int(found.rowcount)  # type: ignore[attr-defined]
@@ -153,6 +164,6 @@ def _reschedule(row: OutboxMessage, **values: Any) -> bool:
     # Only under this worker's own lease: a worker that froze past it must not undo what the next one did, so the whole
     # transaction, with the events in it, stands or falls with the lease.
     mine = and_(OutboxMessage.id == row.id, OutboxMessage.run_after == row.run_after)
-    found = db.session.execute(update(OutboxMessage).where(mine).values(**values)).rowcount  # type: ignore[attr-defined]
+    found = db.session.execute(update(OutboxMessage).where(mine).values(leased=False, **values)).rowcount  # type: ignore[attr-defined]
     db.session.commit() if found else db.session.rollback()
     return bool(found)

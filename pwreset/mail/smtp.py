@@ -21,27 +21,12 @@ from flask_mail import Connection, Mail, Message
 
 from pwreset.addresses import envelope
 from pwreset.mail.explain import code_of, explain, is_limit
+from pwreset.mail.failures import Deferred, MailError, Refused, ServerUnavailable
 from pwreset.mail.line import SMTPLine
 from pwreset.mail.mailbox import MailboxConnection, announce
 
 PERMANENT = 500  # RFC 5321 section 4.2.1
 TOO_LARGE = 552  # RFC 1870 section 6.1: said to MAIL FROM, but of this mail
-
-
-class MailError(Exception):
-    """A mail was not handed over; the message is plain words without an address."""
-
-
-class ServerUnavailable(MailError):
-    """The server took no mail at all: unreachable, untrusted, login refused, sender refused. No mail is to blame."""
-
-
-class Deferred(MailError):
-    """The server, or the line to it, failed on this one mail: it may go through later."""
-
-
-class Refused(MailError):
-    """The server refused this one mail for good."""
 
 
 class VerifyingConnection(Connection):
@@ -128,7 +113,8 @@ class VerifyingConnection(Connection):
         self._ends_at = time.monotonic() + seconds
         timer = Timer(seconds, self._cut)
         timer.daemon = True
-        timer.start()
+        with suppress(RuntimeError):  # Python starts no thread any more while it ends; the timeouts still bound the end
+            timer.start()
         try:
             yield
         finally:
@@ -153,7 +139,7 @@ class VerifyingConnection(Connection):
         peculiar = message.sender != self.mail.default_sender or not "".join(recipients).isascii()
         text = message._message()  # noqa: SLF001
         self.host = self.host or self._open()
-        self.host.sender_accepted = False
+        self.host.sender_accepted = self.host.handed_over = False
         try:
             self.host.send_message(text, sender, recipients)
         except (smtplib.SMTPException, OSError) as error:
@@ -173,10 +159,12 @@ class VerifyingConnection(Connection):
         why = self.explain(error)
         if isinstance(error, smtplib.SMTPNotSupportedError):
             return Refused("the mail server does not take international addresses (SMTPUTF8)")
-        of_this_mail = isinstance(error, smtplib.SMTPSenderRefused) and (peculiar or code_of(error) == TOO_LARGE)
+        of_this_mail = code_of(error) == TOO_LARGE or (peculiar and not isinstance(error, smtplib.SMTPHeloError))
         if self.host is None or not (self.host.sender_accepted or of_this_mail):
             return ServerUnavailable(why)
-        return Refused(why) if code_of(error) >= PERMANENT and not is_limit(error) else Deferred(why)
+        if code_of(error) >= PERMANENT and not is_limit(error):
+            return Refused(why)
+        return Deferred(why, maybe_sent=self.host.handed_over and not code_of(error))
 
     def _keep_or_close(self, error: Exception) -> None:
         # After a plain refusal smtplib has sent RSET and the line is good for the next mail.

@@ -1,4 +1,4 @@
-"""How much mail one account gets, whoever asks for it: one a minute, five an hour.
+"""How much mail one account gets, whoever asks for it: one a minute, and five an hour of each kind.
 
 Decides when an account has had enough, and what becomes of the row then. It runs in the worker, after the response, so
 a limit tells nobody anything; and it loses nothing: one row waits for the next turn, the others merge into it.
@@ -20,9 +20,15 @@ from pwreset.models import OutboxMessage, SecurityEvent, User
 INTERVAL, HOUR, HOURLY = timedelta(minutes=1), timedelta(hours=1), 5
 
 
-def take_turn(user: User) -> Turn | datetime:
-    """Take the account's turn in the present transaction, or return from when on there is one again."""
-    fifth = _fifth_newest(user)
+def take_turn(user: User, asked: Kind) -> Turn | datetime:
+    """Take the account's turn in the present transaction, or return from when on there is one again.
+
+    Args:
+        user: who would be mailed.
+        asked: what for, `REQUESTED` or `REGISTERED`. The hour is counted for each, or a stranger who registers the
+            address over and over would use up what its owner needs for a reset.
+    """
+    fifth = _fifth_newest(user, asked)
     if fifth is not None:
         return fifth + HOUR
     turn = accounts.take_turn(user, INTERVAL)
@@ -39,8 +45,8 @@ def merge_or_put_off(row: OutboxMessage, user_id: int, until: datetime) -> None:
         outbox.put_off(row, until)
 
 
-def _fifth_newest(user: User) -> datetime | None:
-    mailed = SecurityEvent.user_id == user.id, SecurityEvent.kind == Kind.MAILED
+def _fifth_newest(user: User, asked: Kind) -> datetime | None:
+    mailed = SecurityEvent.user_id == user.id, SecurityEvent.kind == asked
     within = SecurityEvent.created_at > utcnow() - HOUR
     newest = select(SecurityEvent.created_at).where(*mailed, within).order_by(SecurityEvent.created_at.desc())
     return db.session.scalar(newest.offset(HOURLY - 1).limit(1))

@@ -8,18 +8,16 @@ import atexit
 import logging
 import signal
 import threading
-import time
 import traceback
 
 from flask import Flask
-from sqlalchemy.exc import OperationalError
 
+from pwreset.clock import Every
+from pwreset.database import UNAVAILABLE
 from pwreset.mail.delivery import deliver_pending
 from pwreset.mail.retention import purge
 
 LONGEST_PAUSE = 30.0  # seconds between two tries of a server that takes no mail
-WARN_EVERY = 60.0
-PURGE_EVERY = 3600.0
 logger = logging.getLogger(__name__)
 
 
@@ -36,7 +34,7 @@ class Worker:
         self._stopping = stopping or threading.Event()
         self._thread: threading.Thread | None = None
         self._failures = 0
-        self._warned = self._reported = self._purged = float("-inf")
+        self._time_to_warn, self._time_to_report, self._time_to_purge = Every(60), Every(60), Every(3600)
 
     def start(self) -> None:
         """Run in a thread of this process, ended in order when the process ends."""
@@ -62,7 +60,7 @@ class Worker:
             with self.app.app_context():
                 _, problem = deliver_pending(self._stopping.is_set)
                 self._purge()
-        except OperationalError as error:  # a database that is away comes back, and finds the thread
+        except UNAVAILABLE as error:  # a database that is away comes back, and finds the thread
             problem = f"the database does not answer ({type(error).__name__})"
         except Exception as error:  # noqa: BLE001 (the next pass may go well, and mail must not end for good)
             problem = f"a mistake in the program ({type(error).__name__})"
@@ -75,20 +73,17 @@ class Worker:
         return min(2.0**self._failures, LONGEST_PAUSE)
 
     def _report(self, error: Exception) -> None:
-        if time.monotonic() - self._reported >= WARN_EVERY:
-            self._reported = time.monotonic()
+        if self._time_to_report():
             # Where it happened, and not what it said, which may repeat an address.
             where = "".join(traceback.format_tb(error.__traceback__))
             logger.error("Delivery failed: %s\n%s", type(error).__name__, where)
 
     def _warn(self, problem: str) -> None:
-        if time.monotonic() - self._warned >= WARN_EVERY:
-            self._warned = time.monotonic()
+        if self._time_to_warn():
             logger.warning("No mail is being sent, and all of it waits: %s", problem)
 
     def _purge(self) -> None:
-        if time.monotonic() - self._purged >= PURGE_EVERY:
-            self._purged = time.monotonic()
+        if self._time_to_purge():
             purge()
 
 

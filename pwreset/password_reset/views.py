@@ -103,9 +103,9 @@ class PasswordResetConfirmView(FormView):
     success_url = "password_reset.complete"
     post_reset_login = False
     reset_url_token = "set-password"  # noqa: S105 (Django's: what stands in the path instead of the token)
-    purposes: ClassVar = ("reset", "invite")
+    _purposes: ClassVar = ("reset", "invite")
     user: User
-    purpose: str | None = None
+    _purpose: str | None = None
 
     def dispatch_request(self, *, uidb64: str, token: str) -> ResponseReturnValue:  # type: ignore[override]
         """Check the link; then redirect once, show the form, or set the password. The rule must name both arguments."""
@@ -114,9 +114,10 @@ class PasswordResetConfirmView(FormView):
         user_id = decode_uid(uidb64)
         user = accounts.find_by_id(user_id) if user_id else None
         try:
-            self.user, self.purpose = self._check(user, token)
+            self.user, self._purpose = self._check(user, token)
         except TokenError as error:
-            return self.dead_link(expired=isinstance(error, TokenExpired))
+            reopen = redirected and not token  # the page after the redirect, in a browser that lost its session
+            return self.dead_link(expired=isinstance(error, TokenExpired), reopen=reopen)
         return super().dispatch_request() if redirected else self._hide_token(token, uidb64)
 
     def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
@@ -136,23 +137,23 @@ class PasswordResetConfirmView(FormView):
 
     def get_context_data(self, **context: Any) -> dict[str, Any]:
         """Add what the page shows: the account and the rules, or that the link is dead."""
-        if self.purpose is None:
+        if self._purpose is None:
             return super().get_context_data(validlink=False, form=None, **context) | {"title": self.dead_title}
-        invite = self.purpose == "invite"
+        invite = self._purpose == "invite"
         shown = {"validlink": True, "user": self.user, "help_texts": help_texts(), "invite": invite}
         return super().get_context_data(**shown, **context, **({"title": self.invite_title} if invite else {}))
 
-    def dead_link(self, *, expired: bool) -> str:
+    def dead_link(self, *, expired: bool, reopen: bool = False) -> str:
         """Render the same page, with status 200 as in Django, for every reason but the sentence that names it."""
-        self.purpose = None
-        return self.render(expired=expired)
+        self._purpose = None
+        return self.render(expired=expired, reopen=reopen)
 
     def _check(self, user: User | None, token: str) -> tuple[User, str]:
         """Return the account and the purpose of the token; raises TokenExpired where it would have been valid."""
         if user is None or not user.is_active:
             raise TokenInvalid
-        generators = [token_generator(purpose) for purpose in self.purposes]
-        for generator, purpose in zip(generators, self.purposes, strict=True):
+        generators = [token_generator(purpose) for purpose in self._purposes]
+        for generator, purpose in zip(generators, self._purposes, strict=True):
             if generator.check_token(user, token):
                 return user, purpose
         raise TokenExpired if any(generator.has_expired(user, token) for generator in generators) else TokenInvalid
@@ -175,7 +176,7 @@ class PasswordResetConfirmView(FormView):
         if not accounts.set_password(self.user, password):
             db.session.rollback()
             return None
-        if self.purpose == "reset":
+        if self._purpose == "reset":
             outbox.enqueue("password_changed", self.user.email, current_client())
         events.record(Kind.COMPLETED, self.user.id, current_client())
         if self.post_reset_login and accounts.record_login(self.user):

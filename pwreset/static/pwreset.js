@@ -1,5 +1,5 @@
 // A Show/Hide button for every password field, the cursor in the first field that needs mending, and no form sent
-// twice by a double click: of two posts with one link the second is told that the link is no longer valid.
+// twice by a double click: the second post would show that the link is used up, though all went well.
 // The pages work without it: the buttons are made here, so without JavaScript there are none.
 "use strict";
 

@@ -34,10 +34,10 @@ def give_up_one(app: Flask) -> None:
         outbox.give_up(row, "the mail server refused the recipient (550)")
 
 
-def test_the_status_of_an_empty_outbox_is_three_zeros(app: Flask) -> None:
+def test_the_status_of_an_empty_outbox_is_four_zeros(app: Flask) -> None:
     result = run(app, "status")
     assert result.exit_code == 0
-    assert result.output.split() == ["due", "0", "waiting", "0", "failed", "0"]
+    assert result.output.split() == ["due", "0", "waiting", "0", "failed", "0", "expired", "0"]
 
 
 def test_the_status_tells_what_waits_for_how_long_and_what_failed(app: Flask) -> None:
@@ -53,8 +53,9 @@ def test_the_status_tells_what_waits_for_how_long_and_what_failed(app: Flask) ->
         result = run(app, "status")
     lines = result.output.splitlines()
     assert [line.split() for line in lines[:3]] == [["due", "2"], ["waiting", "1"], ["failed", "1"]]
-    assert lines[3] == "The oldest has been due for 90 s."
-    assert lines[4] == "2030-01-01 00:00:00  password_changed 1: the mail server refused the recipient (550)"
+    assert lines[3].split() == ["expired", "0"]
+    assert lines[4] == "The oldest has been due for 90 s."
+    assert lines[5] == "2030-01-01 00:00:00  password_changed 1: the mail server refused the recipient (550)"
     assert result.exit_code == 0
 
 

@@ -202,9 +202,21 @@ class TestInvite:
         assert app.test_cli_runner().invoke(args=["users", "invite", ALICE]).exit_code == 0
         assert outbox_rows(app) == [("register", ALICE)]
 
-    def test_the_owner_of_an_account_is_told_that_it_exists(self, app, users, alice, post_room):
-        users("invite", ALICE)
-        assert "/password-reset/" in link_in(post_room.deliver_one())
+    def test_an_account_that_exists_is_not_invited(self, app, users, alice, post_room):
+        result = users("invite", ALICE)
+        assert (result.exit_code, result.stderr) == (1, "Error: There is already an account with this address.\n")
+        assert post_room.waiting() == 0
+
+    def test_a_deactivated_account_is_not_invited(self, app, users, alice, post_room):
+        users("deactivate", ALICE)
+        result = users("invite", ALICE)
+        assert (result.exit_code, result.stderr) == (1, "Error: The account is deactivated.\n")
+        assert post_room.waiting() == 0
+
+    def test_an_account_without_a_password_is_invited_again(self, app, users, post_room):
+        add_user(app, ALICE, None)
+        assert users("invite", ALICE).exit_code == 0
+        assert "/password-reset-confirm/" in link_in(post_room.deliver_one())
 
 
 class TestDeactivateAndActivate:
@@ -306,7 +318,7 @@ class TestEvents:
             "Reset link printed by an administrator",
             "Password set by an administrator",
             "Logged in  127.0.0.1",
-            "Wrong password at log in  127.0.0.1",
+            "Failed login  127.0.0.1",
         ]
         times = [line[:19] for line in result.stdout.splitlines()]
         assert times == sorted(times, reverse=True)

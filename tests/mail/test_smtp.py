@@ -401,7 +401,7 @@ def test_an_unknown_host_loses_no_mail(make_app: MakeApp) -> None:
         app = app_for(make_app, server, EMAIL_HOST="nowhere.invalid", EMAIL_USE_TLS="false")
     ask(app)
     _, problem = deliver(app)
-    assert problem == "the mail server's name was not found: check EMAIL_HOST"
+    assert problem == "the mail server's name was not found: check EMAIL_HOST and this machine's network (DNS)"
     assert_uncharged(app)
 
 

@@ -66,7 +66,7 @@ def monotonic(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     class Clock:
         monotonic = staticmethod(lambda: now[0])
 
-    monkeypatch.setattr("pwreset.mail.worker.time", Clock)
+    monkeypatch.setattr("pwreset.clock.time", Clock)
     return now
 
 

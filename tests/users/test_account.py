@@ -56,7 +56,7 @@ def test_the_account_page_lists_what_happened_newest_first(alice: int, visitor: 
     visitor.log_in()
     page = visitor.get("/account/").text
     newest, oldest = re.findall(r"<li>\s+([^<]+?)\s+<span class=\"muted\">(.*?)</span>", page, re.DOTALL)
-    assert (newest[0], oldest[0]) == ("Logged in", "Wrong password at log in")
+    assert (newest[0], oldest[0]) == ("Logged in", "Failed login")
     assert "from 127.0.0.1 · Firefox on Linux" in newest[1]
 
 

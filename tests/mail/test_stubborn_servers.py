@@ -1,0 +1,178 @@
+"""What a server, a stranger or a race must not be able to do to the queue."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import time_machine
+from flask import Flask
+from sqlalchemy import delete
+
+from pwreset import accounts
+from pwreset.clock import utcnow
+from pwreset.extensions import db
+from pwreset.mail import delivery, messages, outbox
+from pwreset.models import User
+from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user, text_of
+from tests.mail.office import app_for, ask, deliver, event_kinds, rows, users, wait_over
+from tests.smtp.servers import CLOSE, SILENT, ScriptedServer, SMTPServer
+
+RESET, REGISTER = "password_reset", "register"
+ALICE, BOB = "alice@example.com", "bob@example.com"
+
+
+def test_a_server_that_never_acknowledges_can_not_be_made_to_mail_without_end(make_app: MakeApp) -> None:
+    """Whether a mail arrived whose answer is missing, nobody knows: it counts as sent."""
+    with ScriptedServer({"DOT": CLOSE}) as server:
+        app = app_for(make_app, server)
+        alice = add_user(app, ALICE, PASSWORD)
+        for _ in range(8):
+            ask(app, ALICE, RESET)
+        deliver(app)
+        assert len(server.received) == 1
+    assert event_kinds(app, alice).count("mailed") == 1
+    assert rows(app)[0].attempts == 1
+
+
+def test_a_mail_that_was_surely_not_taken_gives_the_turn_back(make_app: MakeApp) -> None:
+    with ScriptedServer({"DATA": CLOSE}) as server:
+        app = app_for(make_app, server)
+        alice = add_user(app, ALICE, PASSWORD)
+        ask(app, ALICE, RESET)
+        deliver(app)
+        assert server.received == []
+    assert "mailed" not in event_kinds(app, alice)
+
+
+def test_strangers_who_register_an_address_do_not_use_up_its_owners_resets(app: Flask, post_room: PostRoom) -> None:
+    add_user(app, ALICE, PASSWORD)
+    with time_machine.travel("2030-01-01T12:00:00Z", tick=False) as clock:
+        for _ in range(6):
+            ask(app, ALICE, REGISTER)
+            deliver(app)
+            clock.shift(61)
+        assert len(post_room.mails()) == 5
+        ask(app, ALICE, RESET)
+        deliver(app)
+        assert "set a new password" in text_of(post_room.mails()[-1])
+        assert post_room.mails()[-1]["Subject"] == "Reset your password at localhost"
+
+
+@pytest.mark.parametrize("misbehaviour", [CLOSE, SILENT], ids=["hangs_up", "silent"])
+def test_a_mail_with_a_sender_of_its_own_that_the_server_dies_of_blocks_nobody(misbehaviour, make_app: MakeApp) -> None:
+    with ScriptedServer({"MAIL": [misbehaviour, "250 OK"]}) as server:
+        app = app_for(make_app, server)
+        ask(app, ALICE, from_email="odd@example.net")
+        ask(app, BOB)
+        assert deliver(app) == (2, None)
+        assert len(server.received) == 1
+    assert [(row.address, row.attempts) for row in rows(app)] == [(ALICE, 1)]
+
+
+def test_a_request_that_merges_into_an_expiring_row_saves_it(app: Flask, post_room: PostRoom) -> None:
+    """One worker judges a row too old; before it deletes it, a new request has merged into it."""
+    add_user(app, ALICE, PASSWORD)
+    ask(app, ALICE, RESET)
+    with app.app_context():
+        row = outbox.claim()
+        assert row is not None
+        row.created_at = utcnow() - timedelta(hours=25)  # as this worker read it; the database says: just now
+        delivery._expire(row, utcnow() - timedelta(hours=24))
+    assert event_kinds(app) == []
+    deliver(app)
+    assert len(post_room.mails()) == 1
+
+
+def test_a_request_does_not_merge_into_a_mail_that_is_being_sent(app: Flask) -> None:
+    """Its link may be dead by then: the account changed between writing it and the new request."""
+    add_user(app, ALICE, PASSWORD)
+    ask(app, ALICE, RESET)
+    ask(app, ALICE, RESET)
+    with app.app_context():
+        first, second = outbox.claim(), outbox.claim()
+        assert first is not None
+        assert second is not None
+        assert not outbox.merge(second)
+    assert len(rows(app)) == 2
+
+
+def test_a_row_whose_lease_ran_out_is_given_back_when_it_is_put_off(app: Flask) -> None:
+    ask(app, ALICE, RESET)
+    with app.app_context():
+        row = outbox.claim()
+        assert row is not None
+        assert rows(app)[0].leased
+        outbox.put_off(row, utcnow() + timedelta(minutes=1))
+    assert not rows(app)[0].leased
+
+
+def test_an_account_deleted_during_the_send_leaves_no_second_mail(make_app: MakeApp, monkeypatch) -> None:
+    with SMTPServer() as server:
+        app = app_for(make_app, server)
+        add_user(app, ALICE, PASSWORD)
+        ask(app, ALICE, RESET)
+        write = messages.write
+
+        def write_and_delete(row, letter):
+            message = write(row, letter)
+            db.session.execute(delete(User))
+            return message
+
+        monkeypatch.setattr("pwreset.mail.delivery.messages.write", write_and_delete)
+        deliver(app)
+        wait_over(app)
+        deliver(app)
+        assert len(server.messages) == 1
+    assert rows(app) == []
+
+
+def test_a_template_that_fails_like_a_database_is_given_up(app: Flask, post_room: PostRoom, monkeypatch) -> None:
+    from sqlalchemy.orm.exc import DetachedInstanceError
+
+    def fail(_row, _letter):
+        raise DetachedInstanceError
+
+    monkeypatch.setattr("pwreset.mail.delivery.messages.write", fail)
+    ask(app, ALICE)
+    deliver(app)
+    assert [row.failure for row in rows(app)] == ["the mail could not be written (DetachedInstanceError)"]
+
+
+def test_a_mailbox_that_can_not_be_written_loses_no_mail(app: Flask, post_room: PostRoom) -> None:
+    add_user(app, ALICE, PASSWORD)
+    ask(app, ALICE, RESET)
+    folder = Path(app.instance_path) / "mailbox"
+    folder.write_text("a file where the folder should be")
+    assert deliver(app) == (0, "the mailbox can't be written (File exists)")
+    assert users(app)[0].mailed_at is None
+    folder.unlink()
+    deliver(app)
+    assert len(post_room.mails()) == 1
+
+
+def test_an_account_that_waits_for_its_link_is_not_purged(app: Flask) -> None:
+    with time_machine.travel("2030-01-01T12:00:00Z", tick=False) as clock:
+        add_user(app, ALICE, None)
+        clock.shift(timedelta(days=8))
+        ask(app, ALICE, RESET)
+        with app.app_context():
+            assert accounts.purge_unfinished() == 0
+
+
+def test_an_account_whose_link_was_printed_is_not_purged(app: Flask) -> None:
+    with time_machine.travel("2030-01-01T12:00:00Z", tick=False) as clock:
+        add_user(app, ALICE, None)
+        clock.shift(timedelta(days=8))
+        assert app.test_cli_runner().invoke(args=["users", "reset-link", ALICE]).exit_code == 0
+        with app.app_context():
+            assert accounts.purge_unfinished() == 0
+
+
+def test_what_expired_is_counted_and_told_to_the_owner(app: Flask, post_room: PostRoom) -> None:
+    with time_machine.travel("2030-01-01T12:00:00Z", tick=False) as clock:
+        alice = add_user(app, ALICE, PASSWORD)
+        ask(app, ALICE, RESET)
+        clock.shift(timedelta(hours=25))
+        deliver(app)
+    assert event_kinds(app, alice) == ["expired"]
+    assert "expired 1\n" in app.test_cli_runner().invoke(args=["outbox", "status"]).output
