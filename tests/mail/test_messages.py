@@ -121,7 +121,7 @@ def test_a_time_in_words_takes_the_largest_unit_that_fits(seconds: int, words: s
     assert in_words(seconds) == words
 
 
-def test_a_mail_says_when_and_from_where_it_was_asked_for(make_app: MakeApp) -> None:
+def test_a_mail_says_when_and_with_which_browser_it_was_asked_for(make_app: MakeApp) -> None:
     mail = mailed(app_with_alice(make_app), address="alice@example.com", user_agent=FIREFOX)
     assert re.search(r"on \d{4}-\d\d-\d\d \d\d:\d\d UTC,\nwith Firefox on Windows\.", text_of(mail))
 

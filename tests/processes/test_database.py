@@ -75,8 +75,8 @@ def test_the_migrations_go_up_and_down_and_up_again_and_match_the_models(tmp_pat
 
 def test_upgrading_twice_changes_nothing(instance: Instance):
     instance.query(
-        "INSERT INTO outbox (message_id, kind, address, email_key, options, created_at, attempts)"
-        " VALUES ('1', 'register', 'a@example.com', 'a@example.com', '{}', '2026-01-01 00:00:00', 0)"
+        "INSERT INTO outbox (message_id, kind, address, email_key, options, created_at, leased, attempts)"
+        " VALUES ('1', 'register', 'a@example.com', 'a@example.com', '{}', '2026-01-01 00:00:00', 0, 0)"
     )
     done = run(instance.folder, "-m", "flask", "db", "upgrade")
     assert (done.returncode, instance.waiting()) == (0, 1)

@@ -142,4 +142,5 @@ def test_the_target_survives_a_wrong_password(alice: int, visitor: Visitor) -> N
 
 def test_the_target_is_escaped_on_the_page(visitor: Visitor) -> None:
     page = visitor.get("/login/?next=" + quote('/"><b>hello</b>'))
+    assert 'value="/&#34;&gt;&lt;b&gt;hello&lt;/b&gt;"' in page.text
     assert "<b>hello</b>" not in page.text
