@@ -33,8 +33,7 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-
-
+# Anybody can send a wrong host, and as often as they like: once a minute is enough to say what to mend.
 time_to_warn_of_hosts, time_to_warn_of_origins = Every(60), Every(60)
 logger = logging.getLogger(__name__)
 
@@ -72,9 +71,9 @@ def check_host() -> Response | None:
     # The name alone: links never take the port from a request, and a proxy may pass the host without it.
     if public is not None and _host_name() == urlsplit(public).hostname:
         return None
-    # A template of its own: `url_for` has nothing to go by under a host that is not trusted.
     if time_to_warn_of_hosts():
         logger.warning("Refused a request for another host than %s. A proxy must pass Host on.", public or "loopback")
+    # A template of its own: `url_for` has nothing to go by under a host that is not trusted.
     own = f"http://127.0.0.1:{request.environ.get('SERVER_PORT', 5000)}"
     return make_response(render_template("bad_host.html", local_mode=public is None, local_url=own), 400)
 

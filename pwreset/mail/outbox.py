@@ -1,8 +1,8 @@
 """The rows of mail waiting to be sent; the only module that writes them.
 
-Decides how a row is added, leased, put off, given up and taken away. `enqueue` belongs to the
-caller's transaction (the row stands or falls with what it tells of); all others are the worker's and commit at once, so
-that no transaction stays open while a mail server is spoken to. It must not look up users or render anything.
+Decides how a row is added, leased, put off, given up and taken away. `enqueue` and `purge_failed` belong to the
+caller's transaction (a row stands or falls with what it tells of); the others that write commit at once, so that no
+transaction stays open while a mail server is spoken to. It must not look up users or render anything.
 """
 
 from datetime import datetime, timedelta

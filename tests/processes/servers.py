@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ def copy_of_the_project(folder: Path) -> Path:
     return folder
 
 
-class Server:
+class Server(ABC):
     """A server process with its children, on a port of its own.
 
     Args:
@@ -99,9 +100,9 @@ class Server:
         self.output = folder / f"{type(self).__name__.lower()}-{self.port}.log"
         self._process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def command(self) -> Sequence[str]:
         """Return what follows `python`."""
-        raise NotImplementedError
 
     def own_settings(self) -> dict[str, object]:
         """Return what this kind of server needs in its environment."""

@@ -17,6 +17,7 @@ import logging
 import socket
 import ssl
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -94,7 +95,7 @@ def _server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
     return context
 
 
-class _Server:
+class _Server(ABC):
     """A listening socket on loopback and the thread that serves it, started and stopped as a context manager."""
 
     host = HOST
@@ -121,9 +122,9 @@ class _Server:
         self._listener.close()
         assert not self._thread.is_alive(), f"{type(self).__name__} did not stop"
 
+    @abstractmethod
     def _serve(self) -> None:
         """Accept until `stopping` is set, then end every connection and return."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
