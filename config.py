@@ -33,6 +33,7 @@ DRIVERS = {
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
+INSTALL = "install it with: pip install -r requirements-scale.txt"
 YES, NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 
@@ -71,7 +72,16 @@ SETTINGS = {
     "OUTBOX_LEASE_SECONDS": Setting(float, "60", 1, 3600),
     "OUTBOX_WORKER": Setting(str, "thread"),
     "RATELIMIT_ENABLED": Setting(bool, "true"),
+    "REDIS_URL": Setting(str, None),
+    "CELERY_BROKER_URL": Setting(str, None),
     "TRUSTED_PROXIES": Setting(int, "0", 0, 10),
+    "METRICS_TOKEN": Setting(str, None),
+    "LOG_FORMAT": Setting(str, "text"),
+}
+# What a setting's URL may begin with, and the package that speaks it.
+STORES = {
+    "REDIS_URL": {"redis": "redis", "rediss": "redis"},
+    "CELERY_BROKER_URL": {"redis": "celery", "rediss": "celery", "amqp": "celery", "amqps": "celery"},
 }
 
 
@@ -115,7 +125,15 @@ def read(environ: Mapping[str, str]) -> dict[str, Any]:
     given = {name: environ[name].strip() for name in SETTINGS if environ.get(name, "").strip()}
     problems: list[str] = []
     settings = {name: _parsed(name, given.get(name), problems) for name in SETTINGS}
-    for check in (_check_public_url, _check_keys, _check_database, _check_mail, _check_outbox):
+    for check in (
+        _check_public_url,
+        _check_keys,
+        _check_database,
+        _check_stores,
+        _check_mail,
+        _check_outbox,
+        _check_logs,
+    ):
         check(settings, given, problems)
     if problems:
         raise ConfigError(problems)
@@ -266,10 +284,31 @@ def _check_database(settings: dict[str, Any], given: dict[str, str], problems: l
             "(MySQL's usual collation takes josé@ and jose@ for one address)."
         )
     elif url.drivername != "sqlite" and not find_spec("psycopg"):
-        problems.append("DATABASE_URL needs the PostgreSQL driver; install it with: pip install 'psycopg[binary]'")
+        problems.append(f"DATABASE_URL needs the PostgreSQL driver; {INSTALL}")
     else:
         url = url.set(drivername=DRIVERS[url.drivername])
         settings["DATABASE_URL"] = url.render_as_string(hide_password=False)
+
+
+def _check_stores(settings: dict[str, Any], _given: dict[str, str], problems: list[str]) -> None:
+    for name, packages in STORES.items():
+        if settings[name] is None:
+            continue
+        scheme, *known = settings[name].partition("://")[0], *packages
+        if scheme not in packages or not _names_a_host(settings[name]):
+            problems.append(
+                f"{name} is not a URL of {' or '.join(known)}; write {known[0]}://host:port and what follows."
+            )
+        elif not find_spec(packages[scheme]):
+            problems.append(f"{name} needs the package {packages[scheme]}; {INSTALL}")
+
+
+def _names_a_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _check_mail(settings: dict[str, Any], given: dict[str, str], problems: list[str]) -> None:
@@ -333,3 +372,11 @@ def _check_outbox(settings: dict[str, Any], _given: dict[str, str], problems: li
         problems.append("EMAIL_DEADLINE must be below OUTBOX_LEASE_SECONDS, or a second worker sends the same mail.")
     if settings["EMAIL_TIMEOUT"] > settings["EMAIL_DEADLINE"]:
         problems.append("EMAIL_TIMEOUT must not exceed EMAIL_DEADLINE; lower it, or raise EMAIL_DEADLINE.")
+
+
+def _check_logs(settings: dict[str, Any], _given: dict[str, str], problems: list[str]) -> None:
+    if settings["LOG_FORMAT"] not in {"text", "json"}:
+        problems.append(f"LOG_FORMAT is {settings['LOG_FORMAT']!r}: write text or json.")
+    token = settings["METRICS_TOKEN"] or ""
+    if not (token.isascii() and token.isprintable()) or " " in token:
+        problems.append("METRICS_TOKEN goes into a header: write ASCII characters without spaces.")

@@ -1,6 +1,5 @@
 """Settings: what each may be, what stands in for it, and what a first start is told."""
 
-import importlib.util
 import os
 import stat
 import subprocess
@@ -21,7 +20,6 @@ OLD_KEY = "z8Xw-1bVqY6tRmK3nCfP9jHgD5sAlE7uI2oW4yTe"
 PUBLIC = {"PUBLIC_URL": "https://accounts.example.com", "SECRET_KEY": KEY}
 GMAIL = {"EMAIL_USER": "team@gmail.example", "EMAIL_PASS": "abcd efgh ijkl mnop"}
 RELAY = {"EMAIL_HOST": "localhost", "EMAIL_FROM": "accounts@example.com"}
-HAS_PSYCOPG = importlib.util.find_spec("psycopg") is not None
 
 DEFAULTS = {
     "PUBLIC_URL": None,
@@ -48,7 +46,11 @@ DEFAULTS = {
     "OUTBOX_LEASE_SECONDS": 60.0,
     "OUTBOX_WORKER": "thread",
     "RATELIMIT_ENABLED": True,
+    "REDIS_URL": None,
+    "CELERY_BROKER_URL": None,
     "TRUSTED_PROXIES": 0,
+    "METRICS_TOKEN": None,
+    "LOG_FORMAT": "text",
 }
 BOOLEANS = [name for name, setting in config.SETTINGS.items() if setting.kind is bool]
 NUMBERS = [name for name, setting in config.SETTINGS.items() if setting.kind in {int, float}]
@@ -503,15 +505,47 @@ def test_two_local_applications_of_one_folder_share_the_key(make_app: MakeApp) -
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
-def test_a_postgresql_url_means_psycopg_or_says_how_to_install_it(scheme: str) -> None:
+def test_a_postgresql_url_means_psycopg(scheme: str) -> None:
     given = {"DATABASE_URL": f"{scheme}://ada:batterystaple@db.example:5433/accounts?sslmode=require"}
-    if HAS_PSYCOPG:
-        url = "postgresql+psycopg://ada:batterystaple@db.example:5433/accounts?sslmode=require"
-        assert config.read(given)["DATABASE_URL"] == url
-    else:
-        problem = problem_of(given)
-        assert problem.startswith("DATABASE_URL ")
-        assert "pip install 'psycopg[binary]'" in problem
+    url = "postgresql+psycopg://ada:batterystaple@db.example:5433/accounts?sslmode=require"
+    assert config.read(given)["DATABASE_URL"] == url
+
+
+NEEDS_A_PACKAGE = [
+    ("DATABASE_URL", "postgresql://db.example/accounts", "psycopg"),
+    ("REDIS_URL", "redis://localhost:6379/0", "redis"),
+    ("REDIS_URL", "rediss://cache.example", "redis"),
+    ("CELERY_BROKER_URL", "redis://localhost:6379/1", "celery"),
+    ("CELERY_BROKER_URL", "amqp://guest:guest@localhost:5672//", "celery"),
+    ("CELERY_BROKER_URL", "amqps://mq.example", "celery"),
+]
+
+
+@pytest.mark.parametrize(("name", "url", "package"), NEEDS_A_PACKAGE)
+def test_a_store_whose_package_is_missing_says_how_to_install_it(
+    name: str, url: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # Python's own way to make an import fail
+    problem = problem_of({name: url})
+    assert problem.startswith(f"{name} needs ")
+    assert problem.endswith("; install it with: pip install -r requirements-scale.txt")
+
+
+@pytest.mark.parametrize(("name", "url", "package"), NEEDS_A_PACKAGE)
+def test_a_store_whose_package_is_there_is_taken(name: str, url: str, package: str) -> None:
+    assert str(config.read({name: url})[name]).endswith(url.partition("://")[2])
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "redis://", "http://localhost", "redis://h:0", "redis://h:x", "a b"])
+@pytest.mark.parametrize("name", ["REDIS_URL", "CELERY_BROKER_URL"])
+def test_what_is_no_url_of_a_store_is_refused_with_an_example(name: str, url: str) -> None:
+    problem = problem_of({name: url})
+    assert problem.startswith(f"{name} is not a URL of redis")
+    assert "redis://host:port" in problem
+
+
+def test_the_limits_are_not_counted_in_a_message_broker() -> None:
+    assert problem_of({"REDIS_URL": "amqp://localhost"}).startswith("REDIS_URL is not a URL of redis or rediss;")
 
 
 @pytest.mark.parametrize("scheme", ["mysql", "mysql+pymysql", "mariadb", "oracle", "postgresql+psycopg2"])
@@ -533,6 +567,21 @@ def test_sqlite_lies_in_the_instance_folder_unless_told_otherwise(tmp_path: Path
 
 def test_a_sqlite_url_is_kept(tmp_path: Path) -> None:
     assert config.read({"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"})["DATABASE_URL"] == f"sqlite:///{tmp_path}/x.db"
+
+
+# --- what the operator sees
+
+
+@pytest.mark.parametrize("text", ["JSON", "xml", "yes"])
+def test_another_format_of_the_log_is_refused(text: str) -> None:
+    assert problem_of({"LOG_FORMAT": text}) == f"LOG_FORMAT is {text!r}: write text or json."
+
+
+@pytest.mark.parametrize("text", ["two words", "schlüssel", "a\tb"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_repeated(text: str) -> None:
+    problem = problem_of({"METRICS_TOKEN": text})
+    assert problem.startswith("METRICS_TOKEN ")
+    assert text not in problem
 
 
 # --- .env
