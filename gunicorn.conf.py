@@ -8,8 +8,11 @@ import os
 import sys
 import threading
 
+from gunicorn.glogging import Logger
+
 from config import ConfigError, load
 from pwreset import redaction
+from pwreset.logs import JSONFormatter
 from pwreset.serving import LOCAL_ONLY, start_under_gunicorn
 
 wsgi_app = "wsgi:app"
@@ -17,13 +20,31 @@ worker_class = "gthread"
 workers = int(os.environ.get("WEB_CONCURRENCY") or "2")
 threads = 8
 control_socket_disable = True  # nothing here uses it
+# TRUSTED_PROXIES alone says whose word counts; gunicorn would take scheme and path from any process of this machine.
+secure_scheme_headers = {}
+forwarder_headers = ""
 
 redaction.install()
 try:
-    if load()["PUBLIC_URL"] is None:
-        sys.exit(LOCAL_ONLY)
+    settings = load()
 except ConfigError as error:
     sys.exit(error.message)
+if settings["PUBLIC_URL"] is None:
+    sys.exit(LOCAL_ONLY)
+
+
+class JSONLogger(Logger):
+    """gunicorn's own lines as JSON objects too."""
+
+    def setup(self, cfg):
+        """Set up as gunicorn does, then exchange the format."""
+        super().setup(cfg)
+        for handler in (*self.error_log.handlers, *self.access_log.handlers):
+            handler.setFormatter(JSONFormatter())
+
+
+if settings["LOG_FORMAT"] == "json":
+    logger_class = JSONLogger
 
 
 def pre_fork(server, worker):

@@ -4,7 +4,7 @@ import click
 
 from config import ConfigError
 from pwreset import create_app
-from pwreset.serving import refuse, require_public
+from pwreset.serving import refuse, serve_in_public
 
 try:
     app = create_app()
@@ -12,4 +12,4 @@ except ConfigError as error:
     if click.get_current_context(silent=True):
         raise  # the `flask` command prints it
     refuse(error.message)
-require_public(app)
+serve_in_public(app)

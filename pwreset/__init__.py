@@ -10,7 +10,19 @@ from flask import Flask
 from flask_login import current_user
 
 import config as settings
-from pwreset import commands, errors, health, login, password_reset, redaction, security, serving, users
+from pwreset import (
+    commands,
+    errors,
+    health,
+    limited,
+    login,
+    metrics,
+    password_reset,
+    redaction,
+    security,
+    serving,
+    users,
+)
 from pwreset.extensions import csrf, db, limiter, login_manager, migrate
 from pwreset.extensions import mail as mail_extension  # plain `mail` would hide the package of that name
 from pwreset.mail import pages as mailbox
@@ -46,8 +58,9 @@ def create_app(
     security.init_app(app)
     _bind_extensions(app)
     _describe_to_templates(app)
-    for module in (users, password_reset, mailbox, health):
+    for module in (users, password_reset, mailbox, health, metrics):
         app.register_blueprint(module.bp)
+    limited.init_app(app)
     errors.init_app(app)
     commands.init_app(app)
     serving.init_app(app)

@@ -49,7 +49,10 @@ def show(error: HTTPException) -> tuple[str, int, dict[str, str]]:
     title, message = WORDS.get(code, (error.name, "Go back and try again."))
     if isinstance(error, CSRFError | ForeignForm):
         title, message = FORM_TOO_OLD if isinstance(error, CSRFError) else FORM_FROM_ELSEWHERE
-    headers = {"Retry-After": "60"} if isinstance(error, RateLimitExceeded) else {}
+    headers = {}
+    if isinstance(error, RateLimitExceeded):
+        headers["Retry-After"] = "60"
+        current_app.extensions["pwreset_refusals"].add(request.endpoint or "")
     if code == 405:
         headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
     retry = request.path if isinstance(error, CSRFError) and _has_page(request.url_rule) else None

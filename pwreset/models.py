@@ -1,7 +1,8 @@
-"""The three tables: accounts, mail waiting to be sent, and what happened to accounts.
+"""The four tables: accounts, mail waiting to be sent, what happened to accounts, and how often things happened.
 
 Decides what is stored. No token, no plain password and no mail text is: links are made when the mail is written.
-Who may write: `accounts` the users, `mail/outbox` the outbox, `events` the security events (`mail/retention` deletes).
+Who may write: `accounts` the users, `mail/outbox` the outbox, `events` the security events (`mail/retention` deletes),
+`counters` the counters.
 """
 
 import secrets
@@ -10,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from flask_login import UserMixin
-from sqlalchemy import JSON, ForeignKey, Index, String
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from pwreset.clock import utcnow
@@ -103,3 +104,14 @@ class SecurityEvent(db.Model):  # type: ignore[name-defined]
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
     client_address: Mapped[str | None] = mapped_column(String(45))
     user_agent: Mapped[str | None] = mapped_column(String(200))
+
+
+class Counter(db.Model):  # type: ignore[name-defined]
+    """How often something happened; `name` is one of `counters.Counted`, `kind` says to what."""
+
+    __tablename__ = "counters"
+
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(64), primary_key=True)
+    value: Mapped[int] = mapped_column(BigInteger)
+    updated_at: Mapped[datetime] = mapped_column(UTCDateTime)

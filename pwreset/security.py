@@ -42,6 +42,17 @@ class ForeignForm(BadRequest):
     """A form that came from the page of another origin."""
 
 
+class Proxies(ProxyFix):
+    """Takes address and scheme from what the trusted proxies say.
+
+    It splits at every comma, where Werkzeug honours quotes: one that a client sends would swallow what its proxy adds.
+    """
+
+    def _get_real_value(self, trusted: int, value: str | None) -> str | None:
+        words = [word.strip() for word in (value or "").split(",")]
+        return words[-trusted] if 0 < trusted <= len(words) else None
+
+
 def init_app(app: Flask) -> None:
     """Bind the checks and headers to the application; call it before CSRFProtect, so that the host is checked first."""
     app.before_request(check_host)
@@ -50,7 +61,7 @@ def init_app(app: Flask) -> None:
     app.after_request(set_headers)
     proxies = app.config["TRUSTED_PROXIES"]
     if proxies:
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
+        app.wsgi_app = Proxies(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
 
 
 def content_security_policy(**changes: str) -> str:
@@ -62,11 +73,11 @@ def content_security_policy(**changes: str) -> str:
 def check_host() -> Response | None:
     """Answer 400 to a Host that is not this site's, before anything could be built from it.
 
-    Public: the host of PUBLIC_URL (and any loopback name for `/healthz`). Local: loopback names only, so that no other
-    site's name can be pointed at this machine (DNS rebinding).
+    Public: the host of PUBLIC_URL (and any loopback name for `/healthz` and `/metrics`). Local: loopback names only,
+    so that no other site's name can be pointed at this machine (DNS rebinding).
     """
     public = current_app.config["PUBLIC_URL"]
-    if (public is None or request.path == "/healthz") and is_loopback(_host_name()):
+    if (public is None or request.path in {"/healthz", "/metrics"}) and is_loopback(_host_name()):
         return None
     # The name alone: links never take the port from a request, and a proxy may pass the host without it.
     if public is not None and _host_name() == urlsplit(public).hostname:

@@ -4,6 +4,7 @@ Decides who may serve it, that the tables must be there first, and which process
 under `flask run`, and each gunicorn worker after its fork. Commands, tests and scripts start no thread.
 """
 
+import atexit
 import logging
 import signal
 import threading
@@ -19,6 +20,8 @@ from werkzeug.serving import is_running_from_reloader
 
 from config import ROOT
 from pwreset.extensions import db
+from pwreset.logs import log_to_console
+from pwreset.mail import watch
 from pwreset.mail.worker import Worker
 
 LOCAL_ONLY = (
@@ -26,7 +29,6 @@ LOCAL_ONLY = (
     "would look like this machine. Set PUBLIC_URL, for example https://accounts.example.com."
 )
 BOOT_ERROR = 3  # gunicorn starts a worker that ends with another status again, and again without end
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def init_app(app: Flask) -> None:
@@ -34,7 +36,8 @@ def init_app(app: Flask) -> None:
     context = click.get_current_context(silent=True)
     if context is None or context.info_name != "run":
         return
-    log_to_console()
+    _serve(app)
+    log_to_console(app.config["LOG_FORMAT"])
     try:
         check_schema(app)
     except OperationalError as error:
@@ -45,14 +48,17 @@ def init_app(app: Flask) -> None:
         start_worker(app)
 
 
-def require_public(app: Flask) -> None:
-    """Refuse local mode to every server but `flask run`.
+def serve_in_public(app: Flask) -> None:
+    """Prepare an application that a server imports, whatever its configuration; local mode is for `flask run` alone.
 
     Raises:
-        SystemExit: with the reason.
+        SystemExit: in local mode, with the reason.
     """
-    if app.config["PUBLIC_URL"] is None and click.get_current_context(silent=True) is None:
+    if click.get_current_context(silent=True) is not None:
+        return
+    if app.config["PUBLIC_URL"] is None:
         refuse(LOCAL_ONLY)
+    _serve(app)
 
 
 def refuse(reason: str) -> NoReturn:
@@ -82,9 +88,26 @@ def check_schema(app: Flask) -> None:
         raise click.ClickException(msg)
 
 
+def require_schema(app: Flask) -> None:
+    """End a server's process whose database lacks our tables; one that is away may come back, and /healthz tells.
+
+    Raises:
+        SystemExit: with the command that mends it.
+    """
+    try:
+        check_schema(app)
+    except click.ClickException as error:
+        refuse(error.message)
+    except OperationalError:
+        logging.getLogger(__name__).warning("The database does not answer.")
+
+
 def start_worker(app: Flask) -> None:
-    """Start the thread that delivers mail, unless OUTBOX_WORKER is `none`; call it in the process that serves."""
-    if app.config["OUTBOX_WORKER"] == "thread":
+    """Start the thread that delivers mail, in the process that serves, unless somebody else delivers.
+
+    That is Celery, where CELERY_BROKER_URL is set, or with OUTBOX_WORKER=none `flask outbox run`.
+    """
+    if app.config["OUTBOX_WORKER"] == "thread" and app.config["CELERY_BROKER_URL"] is None:
         Worker(app).start()
         _end_in_order_on_sigterm()
 
@@ -94,20 +117,14 @@ def start_under_gunicorn(app: Flask) -> None:
     # A terminal's Ctrl-C comes here too, right before the master's own signal, and gunicorn's handler deadlocks when
     # it interrupts itself (27.0.1, gthread). The master's signal is enough.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    log_to_console()
-    try:
-        check_schema(app)
-    except click.ClickException as error:
-        refuse(error.message)
-    except OperationalError:  # the database may come back before the first visitor; /healthz tells
-        logging.getLogger(__name__).warning("The database does not answer.")
+    log_to_console(app.config["LOG_FORMAT"])
+    require_schema(app)
     start_worker(app)
 
 
-def log_to_console() -> None:
-    """Print the application's own log lines, where nobody has set up logging."""
-    logging.basicConfig(level=logging.INFO, format=LOG_FORMAT)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+def _serve(app: Flask) -> None:
+    watch.init_app(app)
+    atexit.register(app.extensions["pwreset_refusals"].write)
 
 
 def _end_in_order_on_sigterm() -> None:

@@ -20,7 +20,7 @@ PAGES = [path for path in TEMPLATES if "mail" not in path.relative_to(ROOT / "te
 
 # From the top down: a module imports modules of lower lines only, or of its own line. `.*` is a package's inside.
 LAYERS = (
-    ("wsgi",),
+    ("wsgi", "pwreset.mail.celery_app"),
     ("pwreset",),
     ("pwreset.commands", "pwreset.commands.*"),
     ("pwreset.serving",),
@@ -32,19 +32,27 @@ LAYERS = (
     ("pwreset.password_reset.views",),
     ("pwreset.login",),
     ("pwreset.password_reset.*", "pwreset.forms", "pwreset.errors", "pwreset.health", "pwreset.mail.pages"),
-    ("pwreset.security", "pwreset.generic", "pwreset.redaction"),
+    ("pwreset.limited", "pwreset.logs", "pwreset.metrics", "pwreset.mail.watch"),
+    ("pwreset.security", "pwreset.generic", "pwreset.redaction", "pwreset.mail.statistics"),
     ("pwreset.accounts", "pwreset.mail.outbox"),
-    ("pwreset.events",),
+    ("pwreset.events", "pwreset.counters"),
     ("pwreset.models",),
     ("pwreset.extensions",),
-    ("pwreset.mail.smtp",),
+    ("pwreset.mail.smtp", "pwreset.rate_limits"),
     ("pwreset.mail.line", "pwreset.mail.mailbox", "pwreset.mail.explain", "pwreset.mail.lifetime", "pwreset.mail"),
     ("pwreset.mail.failures",),
     ("pwreset.passwords", "pwreset.passwords.*"),
     ("pwreset.addresses", "pwreset.client", "pwreset.clock", "pwreset.database"),
     ("config",),
 )
-VIEWS = ["pwreset.users.views", "pwreset.password_reset.views", "pwreset.mail.pages", "pwreset.health"]
+CELERY = "pwreset.mail.celery_app"
+VIEWS = [
+    "pwreset.users.views",
+    "pwreset.password_reset.views",
+    "pwreset.mail.pages",
+    "pwreset.health",
+    "pwreset.metrics",
+]
 DELIVERY = {"pwreset.mail.delivery", "pwreset.mail.worker", "pwreset.mail.messages", "pwreset.mail.smtp"}
 FORBIDDEN_WORDS = r"(^|_)(utils?|helpers?|manager|data|forgot|forgotten)($|_)|^(handle|process)_"
 # Names that libraries fix: Flask-Login's extension, SQLAlchemy's types, Django's views, smtplib's command.
@@ -199,6 +207,18 @@ def test_nobody_changes_an_account_by_assignment() -> None:
     assert found == []
 
 
+def test_only_counters_write_counters() -> None:
+    writers = {name for name in MODULES if any(called_name(c) == "Counter" for c in calls(MODULES[name]))}
+    raisers = {name for name in MODULES for c in calls(MODULES[name]) if ast.unparse(c.func) == "counters.add"}
+    assert writers == set()
+    assert raisers == {
+        "pwreset.limited",
+        "pwreset.mail.delivery",
+        "pwreset.mail.outbox",
+        "pwreset.password_reset.views",
+    }
+
+
 def test_only_events_write_security_events() -> None:
     assert callers_of("SecurityEvent") == {"pwreset.events"}
 
@@ -290,7 +310,7 @@ def requirements(name: str) -> list[str]:
     return [line for line in lines if line.strip() and not line.startswith(("#", "-r"))]
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-scale.txt", "requirements-dev.txt"])
 def test_every_requirement_is_pinned(name: str) -> None:
     pinned = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[a-z,]+\])?==[0-9][A-Za-z0-9.]*(; .+)?")
     assert [line for line in requirements(name) if not pinned.fullmatch(line)] == []
@@ -307,10 +327,12 @@ def test_nothing_is_imported_that_is_not_required() -> None:
         "flask_migrate": "Flask-Migrate",
         "flask_sqlalchemy": "Flask-SQLAlchemy",
         "flask_wtf": "Flask-WTF",
+        "prometheus_client": "prometheus_client",
+        "pythonjsonlogger": "python-json-logger",
     }
     required = {re.split(r"[=\[]", line)[0].lower() for line in requirements("requirements.txt")}
     foreign: set[str] = set()
-    for path in OWN:
+    for path in set(OWN) - {MODULES[CELERY]}:
         for node in ast.walk(tree_of(path)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -318,6 +340,17 @@ def test_nothing_is_imported_that_is_not_required() -> None:
     foreign -= sys.stdlib_module_names | {"pwreset", "config"}
     assert {name for name in foreign if packages.get(name, name).lower() not in required} == set()
     assert "flask" in foreign
+
+
+def test_celery_is_imported_in_one_place_and_nobody_imports_that() -> None:
+    imported = {
+        name_of(path)
+        for path in OWN
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Import | ast.ImportFrom) and re.search(r"\b(celery|kombu)\b", ast.unparse(node))
+    }
+    assert imported == {CELERY}
+    assert [name for name, path in MODULES.items() if CELERY in imports_of(path)] == []
 
 
 # --- templates

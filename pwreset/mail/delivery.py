@@ -13,10 +13,11 @@ from flask import current_app
 from flask_mail import Connection
 from sqlalchemy.exc import IntegrityError
 
-from pwreset import accounts, events
+from pwreset import accounts, counters, events
 from pwreset.accounts import Turn, return_turn
 from pwreset.client import Client
-from pwreset.clock import utcnow
+from pwreset.clock import Every, utcnow
+from pwreset.counters import Counted
 from pwreset.database import UNAVAILABLE
 from pwreset.events import Kind
 from pwreset.extensions import db, mail
@@ -30,11 +31,14 @@ TRIES_TO_NOTE = 5  # each waits for the database as long as it takes to say that
 logger = logging.getLogger(__name__)
 
 
-def deliver_pending(should_stop: Callable[[], bool] = lambda: False) -> tuple[int, str | None]:
+def deliver_pending(
+    should_stop: Callable[[], bool] = lambda: False, tell: Callable[[int], None] = lambda _: None
+) -> tuple[int, str | None]:
     """Deliver until nothing is due, over one connection.
 
     Args:
         should_stop: asked before each mail.
+        tell: told after each mail how many there were.
 
     Returns:
         How many rows were dealt with, and why the mail server takes no mail at all (None: it does).
@@ -42,13 +46,22 @@ def deliver_pending(should_stop: Callable[[], bool] = lambda: False) -> tuple[in
     done = 0
     with mail.connect() as connection:
         while not should_stop() and (row := outbox.claim()):
+            _note_that_somebody_delivers()
             try:
                 _deliver(row, connection)
             except ServerUnavailable as error:
                 outbox.release(row)
+                _note_that_somebody_delivers()
                 return done, str(error)
             done += 1
+            tell(done)
     return done, None
+
+
+def _note_that_somebody_delivers() -> None:
+    if current_app.extensions.setdefault("pwreset_time_to_be_seen", Every(5))():
+        counters.add(Counted.SEEN, "worker")
+        db.session.commit()
 
 
 def _deliver(row: OutboxMessage, connection: Connection) -> None:
@@ -61,7 +74,7 @@ def _deliver(row: OutboxMessage, connection: Connection) -> None:
         outbox.back_off(row, "this version does not know this mail")
         return None
     if letter is None:
-        return outbox.discard(row)
+        return outbox.discard(row, Counted.UNADDRESSED)
     if row.kind not in REQUESTS or letter.user is None:
         return _send(row, letter, None, connection)
     turn = throttle.take_turn(letter.user, REQUESTS[row.kind])
@@ -116,7 +129,7 @@ def _note_sent(row: OutboxMessage, user_id: int | None, message: messages.Messag
     for tries_left in reversed(range(TRIES_TO_NOTE)):
         try:
             _record_sent(row, user_id)
-            outbox.discard(row)
+            outbox.discard(row, Counted.DELIVERED)
             break
         except IntegrityError:  # the account was deleted meanwhile, and its events with it
             db.session.rollback()
@@ -128,9 +141,11 @@ def _note_sent(row: OutboxMessage, user_id: int | None, message: messages.Messag
             time.sleep(0.5)
     if current_app.config["EMAIL_HOST"] is None:
         identity = mailbox.identity_of(message)
-        logger.info("Mail %s (%s) kept: %s/mailbox/%s", row.id, row.kind, messages.origin_of(row), identity)
+        logger.info(
+            "Mail %s (%s) kept: %s/mailbox/%s", row.id, row.kind, messages.origin_of(row), identity, extra=_ids(row)
+        )
     else:
-        logger.info("Mail %s (%s) sent", row.id, row.kind)
+        logger.info("Mail %s (%s) sent", row.id, row.kind, extra=_ids(row))
 
 
 def _record_sent(row: OutboxMessage, user_id: int | None) -> None:
@@ -142,14 +157,14 @@ def _record_sent(row: OutboxMessage, user_id: int | None) -> None:
 def _give_up(row: OutboxMessage, user_id: int | None, why: str) -> None:
     events.record(Kind.REFUSED, user_id)
     if outbox.give_up(row, why):
-        logger.warning("Mail %s (%s) given up: %s", row.id, row.kind, why)
+        logger.warning("Mail %s (%s) given up: %s", row.id, row.kind, why, extra=_ids(row))
 
 
 def _expire(row: OutboxMessage, oldest: datetime) -> None:
     user = accounts.find(row.address)
     events.record(Kind.EXPIRED, user.id if user else None)
     if outbox.expire(row, oldest):
-        logger.warning("Mail %s (%s) given up: it could not be sent in time", row.id, row.kind)
+        logger.warning("Mail %s (%s) given up: it could not be sent in time", row.id, row.kind, extra=_ids(row))
     else:
         outbox.release(row)
 
@@ -158,3 +173,8 @@ def _hand_back(turn: Turn | None) -> None:
     if turn:
         return_turn(turn)
         db.session.commit()
+
+
+def _ids(row: OutboxMessage) -> dict[str, object]:
+    """Return what a structured log line tells of a mail; never whose it is."""
+    return {"mail": row.id, "kind": row.kind, "message_id": row.message_id, "attempts": row.attempts}

@@ -1,19 +1,22 @@
 """The rows of mail waiting to be sent; the only module that writes them.
 
-Decides how a row is added, leased, put off, given up and taken away. `enqueue` and `purge_failed` belong to the
-caller's transaction (a row stands or falls with what it tells of); the others that write commit at once, so that no
-transaction stays open while a mail server is spoken to. It must not look up users or render anything.
+Decides how a row is added, leased, put off, given up and taken away, and counts each. `enqueue` and `purge_failed`
+belong to the caller's transaction (a row stands or falls with what it tells of); the others that write commit at once,
+so that no transaction stays open while a mail server is spoken to. It must not look up users or render anything.
 """
 
+from collections import Counter as Tally
 from datetime import datetime, timedelta
 from typing import Any
 
 from flask import current_app
-from sqlalchemy import ColumnElement, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, and_, delete, select, update
 
+from pwreset import counters
 from pwreset.addresses import email_key
 from pwreset.client import Client
 from pwreset.clock import utcnow
+from pwreset.counters import Counted
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage
 
@@ -66,9 +69,9 @@ def claim() -> OutboxMessage | None:
     return row
 
 
-def discard(row: OutboxMessage) -> None:
+def discard(row: OutboxMessage, outcome: Counted) -> None:
     """Delete a row that is done with, lease or no lease, together with what else the transaction holds."""
-    db.session.execute(delete(OutboxMessage).where(OutboxMessage.id == row.id))
+    _delete(OutboxMessage.id == row.id, outcome)
     db.session.commit()
 
 
@@ -76,9 +79,9 @@ def expire(row: OutboxMessage, asked_before: datetime) -> bool:
     """Delete a leased row that was asked for too long ago; False if a newer request merged into it meanwhile."""
     mine = OutboxMessage.id == row.id, OutboxMessage.run_after == row.run_after
     still_old = OutboxMessage.created_at < asked_before
-    found = db.session.execute(delete(OutboxMessage).where(*mine, still_old)).rowcount  # type: ignore[attr-defined]
+    found = _delete(and_(*mine, still_old), Counted.EXPIRED)
     db.session.commit() if found else db.session.rollback()
-    return bool(found)
+    return found > 0
 
 
 def release(row: OutboxMessage) -> bool:
@@ -94,12 +97,13 @@ def put_off(row: OutboxMessage, until: datetime) -> bool:
 def back_off(row: OutboxMessage, failure: str) -> bool:
     """Charge a leased row with a failure: 30 s, doubling, at most 1 h."""
     wait = min(FIRST_BACK_OFF * 2 ** min(row.attempts, 10), LONGEST_BACK_OFF)
-    return _reschedule(row, run_after=utcnow() + wait, attempts=row.attempts + 1, failure=failure)
+    changes = {"run_after": utcnow() + wait, "attempts": row.attempts + 1, "failure": failure}
+    return _reschedule(row, Counted.RETRIED, **changes)
 
 
 def give_up(row: OutboxMessage, failure: str) -> bool:
     """Keep a leased row that failed for good, for the operator to see and to send back."""
-    return _reschedule(row, run_after=None, failed_at=utcnow(), failure=failure)
+    return _reschedule(row, Counted.FAILED, run_after=None, failed_at=utcnow(), failure=failure)
 
 
 def merge(row: OutboxMessage) -> bool:
@@ -119,7 +123,7 @@ def merge(row: OutboxMessage) -> bool:
     stands = update(OutboxMessage).where(OutboxMessage.id == older, *waiting).values(created_at=row.created_at)
     if not db.session.execute(stands).rowcount:  # type: ignore[attr-defined]
         return False
-    discard(row)
+    discard(row, Counted.MERGED)
     return True
 
 
@@ -134,36 +138,22 @@ def retry() -> int:
 
 def purge_failed(age: timedelta) -> None:
     """Delete rows that failed for good longer ago than `age`."""
-    db.session.execute(delete(OutboxMessage).where(OutboxMessage.failed_at < utcnow() - age))
+    _delete(OutboxMessage.failed_at < utcnow() - age, Counted.PURGED)
 
 
-def counts() -> dict[str, int]:
-    """Return how many rows are due, wait for a later time, and failed for good."""
-    now = utcnow()
-    states: dict[str, ColumnElement[bool]] = {
-        "due": OutboxMessage.run_after <= now,
-        "waiting": OutboxMessage.run_after > now,
-        "failed": OutboxMessage.run_after.is_(None),
-    }
-    query = select(*(func.count().filter(condition).label(name) for name, condition in states.items()))
-    return dict(db.session.execute(query.select_from(OutboxMessage)).one()._mapping)  # noqa: SLF001 (public name)
+def _delete(which: ColumnElement[bool], outcome: Counted) -> int:
+    kinds = db.session.scalars(delete(OutboxMessage).where(which).returning(OutboxMessage.kind)).all()
+    for kind, number in sorted(Tally(kinds).items()):  # in one order, or two transactions could wait for each other
+        counters.add(outcome, kind, number)
+    return len(kinds)
 
 
-def oldest_due() -> datetime | None:
-    """Return since when the oldest due row has been due."""
-    return db.session.scalar(select(func.min(OutboxMessage.run_after)).where(OutboxMessage.run_after <= utcnow()))
-
-
-def failed(limit: int = 20) -> list[OutboxMessage]:
-    """Return the rows that failed for good, newest first."""
-    newest = select(OutboxMessage).where(OutboxMessage.run_after.is_(None)).order_by(OutboxMessage.failed_at.desc())
-    return list(db.session.scalars(newest.limit(limit)))
-
-
-def _reschedule(row: OutboxMessage, **values: Any) -> bool:
+def _reschedule(row: OutboxMessage, outcome: Counted | None = None, **values: Any) -> bool:
     # Only under this worker's own lease: a worker that froze past it must not undo what the next one did, so the whole
     # transaction, with the events in it, stands or falls with the lease.
     mine = and_(OutboxMessage.id == row.id, OutboxMessage.run_after == row.run_after)
     found = db.session.execute(update(OutboxMessage).where(mine).values(leased=False, **values)).rowcount  # type: ignore[attr-defined]
+    if found and outcome:
+        counters.add(outcome, row.kind)
     db.session.commit() if found else db.session.rollback()
     return bool(found)

@@ -1,4 +1,4 @@
-"""The thread that delivers inside a web process, and the same loop for `flask outbox run`.
+"""What delivers again and again: the thread inside a web process, `flask outbox run`, and a ring from Celery.
 
 Decides how often to look and how long to leave a failing server alone. It polls and is not woken by a request: work
 for a known address right behind the response could be measured by the next request. It must be started after a fork.
@@ -8,7 +8,9 @@ import atexit
 import logging
 import signal
 import threading
+import time
 import traceback
+from collections.abc import Callable
 
 from flask import Flask
 
@@ -27,13 +29,17 @@ class Worker:
     Args:
         app: whose outbox.
         stopping: set from outside to end it.
+        should_stop: asked before each mail instead, where an event can't be set.
     """
 
-    def __init__(self, app: Flask, stopping: threading.Event | None = None) -> None:
+    def __init__(
+        self, app: Flask, stopping: threading.Event | None = None, should_stop: Callable[[], bool] | None = None
+    ) -> None:
         self.app = app
         self._stopping = stopping or threading.Event()
+        self._should_stop = should_stop or self._stopping.is_set
         self._thread: threading.Thread | None = None
-        self._failures = 0
+        self._failures, self._paused_until = 0, float("-inf")
         self._time_to_warn, self._time_to_report, self._time_to_purge = Every(60), Every(60), Every(3600)
 
     def start(self) -> None:
@@ -54,11 +60,20 @@ class Worker:
         while not self._stopping.is_set():
             self._stopping.wait(self._pass())
 
+    def ring(self) -> None:
+        """Deliver what is due, unless a failing server is to be left alone for a while: for who is called from outside.
+
+        Rings come every second, from whatever calls; how often a failing server is tried again is decided here.
+        """
+        if time.monotonic() >= self._paused_until and not self._should_stop():
+            pause = self._pass()
+            self._paused_until = time.monotonic() + (pause if self._failures else 0)
+
     def _pass(self) -> float:
         """Deliver what is due and return how long to wait, in seconds."""
         try:
             with self.app.app_context():
-                _, problem = deliver_pending(self._stopping.is_set)
+                _, problem = deliver_pending(self._should_stop)
                 self._purge()
         except UNAVAILABLE as error:  # a database that is away comes back, and finds the thread
             problem = f"the database does not answer ({type(error).__name__})"

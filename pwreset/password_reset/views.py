@@ -16,8 +16,9 @@ from flask import flash, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_wtf import FlaskForm
 
-from pwreset import accounts, events
+from pwreset import accounts, counters, events
 from pwreset.client import current_client
+from pwreset.counters import Counted
 from pwreset.events import Kind
 from pwreset.extensions import db
 from pwreset.forms import ASKED_AGAIN
@@ -181,6 +182,7 @@ class PasswordResetConfirmView(FormView):
         events.record(Kind.COMPLETED, self.user.id, current_client())
         if self.post_reset_login and accounts.record_login(self.user):
             events.record(Kind.LOGGED_IN, self.user.id, current_client())
+        counters.add(Counted.COMPLETED, self._purpose or "")
         session_id = self.user.get_id()
         db.session.commit()
         return session_id

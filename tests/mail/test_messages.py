@@ -11,6 +11,7 @@ from jinja2 import ChoiceLoader, DictLoader
 from sqlalchemy import update
 
 from pwreset.client import Client
+from pwreset.counters import Counted
 from pwreset.extensions import db
 from pwreset.mail import messages, outbox
 from pwreset.mail.lifetime import in_words
@@ -41,7 +42,7 @@ def written(app: Flask, kind: str = "password_reset", address: str = "alice@exam
         row = outbox.claim()
         assert row is not None
         content = write(row)
-        outbox.discard(row)
+        outbox.discard(row, Counted.DELIVERED)
         return content
 
 

@@ -175,4 +175,4 @@ def test_what_expired_is_counted_and_told_to_the_owner(app: Flask, post_room: Po
         clock.shift(timedelta(hours=25))
         deliver(app)
     assert event_kinds(app, alice) == ["expired"]
-    assert "expired 1\n" in app.test_cli_runner().invoke(args=["outbox", "status"]).output
+    assert "expired           1\n" in app.test_cli_runner().invoke(args=["outbox", "status"]).output

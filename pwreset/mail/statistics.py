@@ -1,0 +1,72 @@
+"""What the outbox and the counters say together: for `/metrics`, `/healthz` and `flask outbox status`.
+
+Decides how the numbers are reckoned, all of them from the database, so that every process answers alike. It must not
+write, and names no address.
+"""
+
+from collections import Counter as Tally
+from datetime import datetime, timedelta
+
+from flask import current_app
+from sqlalchemy import ColumnElement, func, select
+
+from pwreset import counters
+from pwreset.clock import utcnow
+from pwreset.counters import Counted
+from pwreset.extensions import db
+from pwreset.models import OutboxMessage
+
+# What takes a row out of the outbox for good. A mail that failed stays in it until it is purged or sent again.
+ENDS = frozenset({Counted.DELIVERED, Counted.UNADDRESSED, Counted.MERGED, Counted.EXPIRED, Counted.PURGED})
+UNSEEN = timedelta(minutes=1)
+NOBODY_DELIVERS = (
+    "Mail has been due for more than a minute, and no worker takes it. "
+    "Serve with gunicorn.conf.py, or run `flask outbox run` or Celery beside this server."
+)
+
+
+def counts() -> dict[str, int]:
+    """Return how many rows are due, wait for a later time, and failed for good."""
+    now = utcnow()
+    states: dict[str, ColumnElement[bool]] = {
+        "due": OutboxMessage.run_after <= now,
+        "waiting": OutboxMessage.run_after > now,
+        "failed": OutboxMessage.run_after.is_(None),
+    }
+    query = select(*(func.count().filter(condition).label(name) for name, condition in states.items()))
+    return dict(db.session.execute(query.select_from(OutboxMessage)).one()._mapping)  # noqa: SLF001 (public name)
+
+
+def oldest_due() -> datetime | None:
+    """Return since when the oldest due row has been due."""
+    return db.session.scalar(select(func.min(OutboxMessage.run_after)).where(OutboxMessage.run_after <= utcnow()))
+
+
+def failed(limit: int = 20) -> list[OutboxMessage]:
+    """Return the rows that failed for good, newest first."""
+    newest = select(OutboxMessage).where(OutboxMessage.run_after.is_(None)).order_by(OutboxMessage.failed_at.desc())
+    return list(db.session.scalars(newest.limit(limit)))
+
+
+def requests() -> dict[str, int]:
+    """Return how often each kind of mail was ever asked for: what is in the outbox, and what left it.
+
+    Reckoned, so that the request itself counts nothing: it adds one row for every address, and does no more.
+    """
+    present = select(OutboxMessage.kind, func.count()).group_by(OutboxMessage.kind)
+    asked: Tally[str] = Tally()
+    for kind, number in db.session.execute(present):
+        asked[kind] += number
+    for (name, kind), number in counters.totals().items():
+        asked[kind] += number * (name in ENDS)
+    return {kind: number for kind, number in sorted(asked.items()) if number}
+
+
+def nobody_delivers() -> bool:
+    """Whether mail has been due for a minute, and for as long no worker has taken any."""
+    long_ago = utcnow() - max(UNSEEN, timedelta(seconds=current_app.config["EMAIL_DEADLINE"] + 15))
+    oldest = oldest_due()
+    if oldest is None or oldest > long_ago:
+        return False
+    seen = counters.last(Counted.SEEN)
+    return seen is None or seen < long_ago
