@@ -110,7 +110,9 @@ class Turn(NamedTuple):
 def take_turn(user: User, interval: timedelta) -> Turn | None:
     """Take the account's turn to be mailed; None if a mail was sent or is under way within `interval`."""
     turn = Turn(user.id, utcnow(), user.mailed_at)
-    free = (User.mailed_at.is_(None)) | (User.mailed_at <= turn.taken_at - interval)
+    # One that was mailed in the future was mailed before the clock was set back.
+    past, future = User.mailed_at <= turn.taken_at - interval, User.mailed_at > turn.taken_at + interval
+    free = User.mailed_at.is_(None) | past | future
     found = db.session.execute(update(User).where(User.id == user.id, free).values(mailed_at=turn.taken_at))
     return turn if found.rowcount else None  # type: ignore[attr-defined]
 

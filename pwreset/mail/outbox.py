@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flask import current_app
-from sqlalchemy import ColumnElement, and_, delete, select, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 
 from pwreset import counters
 from pwreset.addresses import email_key
@@ -21,6 +21,7 @@ from pwreset.extensions import db
 from pwreset.models import OutboxMessage
 
 FIRST_BACK_OFF, LONGEST_BACK_OFF = timedelta(seconds=30), timedelta(hours=1)
+CLOCKS_DIFFER = timedelta(minutes=2)  # between two machines, and nobody's clock was set
 
 
 def enqueue(kind: str, address: str, client: Client, options: dict[str, Any] | None = None) -> None:
@@ -82,6 +83,22 @@ def expire(row: OutboxMessage, asked_before: datetime) -> bool:
     found = _delete(and_(*mine, still_old), Counted.EXPIRED)
     db.session.commit() if found else db.session.rollback()
     return found > 0
+
+
+def recall() -> int:
+    """Make due what a clock that was ahead has put off, and return how many: nothing else waits for longer.
+
+    A row that was asked for in the future, or waits for more than any back-off, lease or turn, was written before the
+    clock was set back. It counts as asked for now, so that it expires no later than others.
+    """
+    now = utcnow()
+    longest = LONGEST_BACK_OFF + timedelta(seconds=current_app.config["OUTBOX_LEASE_SECONDS"]) + CLOCKS_DIFFER
+    fresh = OutboxMessage.attempts == 0, OutboxMessage.leased.is_(False), OutboxMessage.created_at > now + CLOCKS_DIFFER
+    ahead = OutboxMessage.run_after > now + CLOCKS_DIFFER, or_(OutboxMessage.run_after > now + longest, and_(*fresh))
+    changes = {"run_after": now, "created_at": now, "leased": False}
+    found = db.session.execute(update(OutboxMessage).where(*ahead).values(changes))
+    db.session.commit()
+    return int(found.rowcount)  # type: ignore[attr-defined]
 
 
 def release(row: OutboxMessage) -> bool:

@@ -47,6 +47,8 @@ def merge_or_put_off(row: OutboxMessage, user_id: int, until: datetime) -> None:
 
 def _fifth_newest(user: User, asked: Kind) -> datetime | None:
     mailed = SecurityEvent.user_id == user.id, SecurityEvent.kind == asked
-    within = SecurityEvent.created_at > utcnow() - HOUR
-    newest = select(SecurityEvent.created_at).where(*mailed, within).order_by(SecurityEvent.created_at.desc())
+    now = utcnow()
+    # Not what a clock that was ahead has written.
+    within = SecurityEvent.created_at > now - HOUR, SecurityEvent.created_at < now + INTERVAL
+    newest = select(SecurityEvent.created_at).where(*mailed, *within).order_by(SecurityEvent.created_at.desc())
     return db.session.scalar(newest.offset(HOURLY - 1).limit(1))

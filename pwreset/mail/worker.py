@@ -16,6 +16,7 @@ from flask import Flask
 
 from pwreset.clock import Every
 from pwreset.database import UNAVAILABLE
+from pwreset.mail import outbox
 from pwreset.mail.delivery import deliver_pending
 from pwreset.mail.retention import purge
 
@@ -40,7 +41,8 @@ class Worker:
         self._should_stop = should_stop or self._stopping.is_set
         self._thread: threading.Thread | None = None
         self._failures, self._paused_until = 0, float("-inf")
-        self._time_to_warn, self._time_to_report, self._time_to_purge = Every(60), Every(60), Every(3600)
+        self._time_to_warn, self._time_to_report = Every(60), Every(60)
+        self._time_to_recall, self._time_to_purge = Every(10), Every(3600)
 
     def start(self) -> None:
         """Run in a thread of this process, ended in order when the process ends."""
@@ -73,6 +75,7 @@ class Worker:
         """Deliver what is due and return how long to wait, in seconds."""
         try:
             with self.app.app_context():
+                self._recall()
                 _, problem = deliver_pending(self._should_stop)
                 self._purge()
         except UNAVAILABLE as error:  # a database that is away comes back, and finds the thread
@@ -96,6 +99,10 @@ class Worker:
     def _warn(self, problem: str) -> None:
         if self._time_to_warn():
             logger.warning("No mail is being sent, and all of it waits: %s", problem)
+
+    def _recall(self) -> None:
+        if self._time_to_recall() and outbox.recall():
+            logger.warning("The clock was set back; mail that waited for its old time is due now")
 
     def _purge(self) -> None:
         if self._time_to_purge():
