@@ -96,6 +96,7 @@ def _flask_settings(known: dict[str, Any]) -> dict[str, Any]:
         "PERMANENT_SESSION_LIFETIME": known["SESSION_LIFETIME_DAYS"] * 86400,
         "SECRET_KEY_FALLBACKS": known["SECRET_KEY_FALLBACKS"],
         "SEND_FILE_MAX_AGE_DEFAULT": 3600,
+        "RATELIMIT_STORAGE_URI": f"shared+{known['REDIS_URL']}" if known["REDIS_URL"] else "process://",
         # Cookies ignore ports: a name of its own keeps other applications on this machine from ending the session.
         "SESSION_COOKIE_NAME": "__Host-pwreset_session" if secure else "pwreset_session",
         "SESSION_COOKIE_HTTPONLY": True,

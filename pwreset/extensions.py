@@ -3,7 +3,6 @@
 Decides nothing beyond the limits' strategy; `create_app` binds them. No logic belongs here.
 """
 
-from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager
 from flask_migrate import Migrate
@@ -12,10 +11,11 @@ from flask_wtf.csrf import CSRFProtect
 
 from pwreset.database import Base
 from pwreset.mail.smtp import VerifyingMail
+from pwreset.rate_limits import PerAppLimiter
 
 db = SQLAlchemy(model_class=Base)
 migrate = Migrate(render_as_batch=True)
 login_manager = LoginManager()
 csrf = CSRFProtect()
 mail = VerifyingMail()
-limiter = Limiter(key_func=get_remote_address, strategy="moving-window", storage_uri="memory://")
+limiter = PerAppLimiter(key_func=get_remote_address, strategy="moving-window")
