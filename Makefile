@@ -1,9 +1,10 @@
 # Everything a developer types. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test check screenshots clean
+.PHONY: help run test faults bench load check screenshots clean
 
 PORT ?= 5000
 TESTS ?= tests
+MINUTES ?= 10
 BIN := .venv/bin
 # The first Python on this machine that is new enough.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -17,7 +18,17 @@ run: .venv/installed ## Install, migrate, and serve http://127.0.0.1:5000 (PORT=
 	@$(BIN)/flask run --port $(PORT)
 
 test: .venv/installed-dev ## Run every test (TESTS=tests/users for some)
-	@$(BIN)/python -m pytest -n 2 $(TESTS)
+	@$(BIN)/python -m pytest -n 2 --ignore=tests/faults $(TESTS)
+
+faults: .venv/installed-dev ## Break everything in turn, and write what was seen into docs/reliability.md
+	@$(BIN)/python -m pytest -n 3 tests/faults
+
+bench: .venv/installed-dev ## Measure delivery and claims, 15 minutes (RECORD=1 writes docs/performance.md)
+	@$(BIN)/python -m benchmarks.delivery $(if $(RECORD),--record); delivery=$$?; \
+	$(BIN)/python -m benchmarks.claims $(if $(RECORD),--record) && exit $$delivery
+
+load: .venv/installed-dev ## Serve visitors as fast as it goes (MINUTES=10, RECORD=1 writes docs/performance.md)
+	@$(BIN)/python -m benchmarks.load --minutes $(MINUTES) $(if $(RECORD),--record)
 
 check: .venv/installed-dev ## Lint and check the types
 	@$(BIN)/ruff check .

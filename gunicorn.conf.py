@@ -1,7 +1,7 @@
 """gunicorn's configuration: `gunicorn` in this folder serves the application.
 
-Decides that a wrong setting stops the start before any worker forks, that links stay out of gunicorn's own logs, and
-that each worker process delivers mail. Options of the command line go before these.
+Decides that a wrong setting stops the start before any worker forks, that each worker process delivers mail, and that
+SIGHUP brings new code. Options of the command line go before these. It must not log: only create_app redacts.
 """
 
 import os
@@ -10,8 +10,12 @@ import threading
 
 from gunicorn.glogging import Logger
 
+# SIGHUP reads this file again where the code of the start is still loaded: new workers are to get what is on disk now.
+if "wsgi" not in sys.modules:  # with --preload the application stays the old one, and so must all that belongs to it
+    for name in [name for name in sys.modules if name.partition(".")[0] in {"config", "pwreset"}]:
+        del sys.modules[name]
+
 from config import ConfigError, load
-from pwreset import redaction
 from pwreset.logs import JSONFormatter
 from pwreset.serving import LOCAL_ONLY, start_under_gunicorn
 
@@ -24,7 +28,6 @@ control_socket_disable = True  # nothing here uses it
 secure_scheme_headers = {}
 forwarder_headers = ""
 
-redaction.install()
 try:
     settings = load()
 except ConfigError as error:
@@ -43,6 +46,8 @@ class JSONLogger(Logger):
             handler.setFormatter(JSONFormatter())
 
 
+# A mail under way when the server stops gets the time it may take, or it would come twice.
+graceful_timeout = int(settings["EMAIL_DEADLINE"]) + 10
 if settings["LOG_FORMAT"] == "json":
     logger_class = JSONLogger
 

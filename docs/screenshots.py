@@ -14,6 +14,7 @@ from playwright.sync_api import sync_playwright
 
 from tests.browser import walk
 from tests.browser.site import CHROMIUM, LAUNCH, ROOT, Site, running
+from tests.databases import SQLite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,7 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     with (
         TemporaryDirectory() as folder,
-        running(Path(folder), SITE_NAME="Example Accounts") as site,
+        running(Path(folder), SQLite(Path(folder)), SITE_NAME="Example Accounts") as site,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(**LAUNCH)

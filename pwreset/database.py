@@ -1,20 +1,35 @@
 """How rows are mapped and connections are set up.
 
-Decides the constraint names (so that migrations can name them), that every moment is stored and read as UTC, and how
-SQLite behaves under several threads. It must not know a table.
+Decides the constraint names (so that migrations can name them), that every moment is stored and read as UTC, how long
+anybody waits for a database, how SQLite behaves under several threads, and that no error repeats a row. It must not
+know a table.
 """
 
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import DateTime, Dialect, MetaData, event, exc
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
 
-SQLITE_BUSY_MILLISECONDS = 5000
-# Out of reach, gone in between, or more requests than connections.
-UNAVAILABLE = (exc.OperationalError, exc.InterfaceError, exc.TimeoutError)
+BUSY_MILLISECONDS = 5000  # for a lock that somebody else holds; then it is a 503, on either engine
+# Out of reach, gone in between, without our tables (PostgreSQL calls that a programming error, SQLite an operational
+# one), read-only after a failover (an internal one), or more requests than connections.
+UNAVAILABLE = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.ProgrammingError, exc.TimeoutError)
+POSTGRESQL_CONNECTION = {
+    "client_encoding": "utf8",  # a server set up without a locale would send bytes
+    "connect_timeout": 5,  # seconds; the driver's own is 130
+    # A machine that is gone answers nothing: given up after this long, and not after the kernel's quarter of an hour.
+    "keepalives_idle": 5,  # seconds
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 10_000,  # milliseconds
+    # No prepared statements: a worker that polls keeps the plan made for an empty outbox, and reads all of a full one.
+    "prepare_threshold": None,
+}
+# A process that froze in a transaction, or lost its machine, must not keep its locks from all others.
+POSTGRESQL_SESSION = f"SET lock_timeout = {BUSY_MILLISECONDS}; SET idle_in_transaction_session_timeout = 30000"
 
 
 class Base(DeclarativeBase):
@@ -54,12 +69,34 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+@event.listens_for(Engine, "do_connect")
+def _bound_the_wait(dialect: Dialect, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
+    """Give what DATABASE_URL itself leaves open."""
+    if dialect.name == "postgresql":
+        for name, value in POSTGRESQL_CONNECTION.items():
+            options.setdefault(name, value)
+
+
 @event.listens_for(Engine, "connect")
-def _set_up_sqlite(connection: Any, _record: Any) -> None:
-    """Let readers and the one writer of SQLite work side by side, and a second writer wait for its turn."""
-    if type(connection).__module__.partition(".")[0] != "sqlite3":
-        return
+def _set_up(connection: Any, _record: Any) -> None:
+    """Let readers and the one writer of SQLite work side by side; wait for locks, and for nobody without end."""
     cursor = connection.cursor()
-    for pragma in ("foreign_keys=ON", f"busy_timeout={SQLITE_BUSY_MILLISECONDS}", "journal_mode=WAL"):
-        cursor.execute(f"PRAGMA {pragma}")
+    if type(connection).__module__.partition(".")[0] == "sqlite3":
+        for pragma in ("foreign_keys=ON", f"busy_timeout={BUSY_MILLISECONDS}", "journal_mode=WAL"):
+            cursor.execute(f"PRAGMA {pragma}")
+    else:
+        cursor.execute(POSTGRESQL_SESSION)
+        connection.commit()  # or the first rollback would take it back
     cursor.close()
+
+
+@event.listens_for(Engine, "handle_error")
+def _keep_rows_out_of_errors(context: ExceptionContext) -> None:
+    """Leave PostgreSQL's first line: those below it repeat the values of a row, and end up in logs and terminals."""
+    original, ours = context.original_exception, context.sqlalchemy_exception
+    first_line = getattr(getattr(original, "diag", None), "message_primary", None)
+    if first_line is None:
+        return
+    whole, original.args = str(original), (first_line,)
+    if ours is not None:
+        ours.args = (str(ours.args[0]).replace(whole, first_line), *ours.args[1:])

@@ -1,16 +1,17 @@
 """What every test starts from: an application on a database of its own, and people who use it.
 
-The database is migrated once and copied for each test; the forms, cookies, tokens and mails are the real ones.
+Every test that asks for a database runs on SQLite and on PostgreSQL, as its id says. The database is migrated once and
+empty for each test; the forms, cookies, tokens and mails are the real ones.
 """
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -24,39 +25,112 @@ from pwreset.extensions import db
 from pwreset.mail.delivery import deliver_pending
 from pwreset.mail.mailbox import kept_mails
 from pwreset.models import OutboxMessage, User
+from tests.databases import NO_SERVER, Database, PostgreSQL, Reused, Server, SQLite
 
 PASSWORD = "seven green lanterns drift"
 NEW_PASSWORD = "quiet rivers under old bridges"
 MakeApp = Callable[..., Flask]
 
 
+# For what only one of them has: a test with one of these runs once, and none is skipped.
+on_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+on_postgresql = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Return what the test's database is.
+
+    Not of the session, though the servers are: the tests come in a random order, and pytest would end whatever stands
+    on one engine each time that the next test is for the other.
+    """
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a migrated and empty SQLite file, to be copied."""
     folder = tmp_path_factory.mktemp("migrated")
-    app = create_app({"INSTANCE_PATH": folder})
-    with app.app_context():
-        upgrade()
-        db.engine.dispose()
+    migrate(folder)
     return folder / "pwreset.db"
 
 
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[Server]:
+    """Return the PostgreSQL server; what a test process makes there ends with it."""
+    try:
+        server = Server()
+    except psycopg.OperationalError:
+        pytest.skip(NO_SERVER)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def reused_database(postgresql_server: Server, tmp_path_factory: pytest.TempPathFactory) -> Reused:
+    """Return the migrated PostgreSQL database of this process, to be emptied."""
+    original = postgresql_server.create()
+    migrate(tmp_path_factory.mktemp("migrated"), **original.settings)
+    return Reused(postgresql_server, original)
+
+
+@pytest.fixture(scope="session")
+def bare_database(postgresql_server: Server) -> PostgreSQL:
+    """Return the PostgreSQL database of this process that has no tables (making and dropping one takes a while)."""
+    return postgresql_server.create()
+
+
 @pytest.fixture
-def make_app(migrated: Path, tmp_path: Path) -> Iterator[MakeApp]:
+def database(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """Return the test's database: migrated and empty."""
+    if engine == "sqlite":
+        return SQLite(tmp_path, request.getfixturevalue("migrated_file"))
+    reused: Reused = request.getfixturevalue("reused_database")
+    return reused.fresh()
+
+
+@pytest.fixture
+def empty_database(engine: str, request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    """Return a database without tables; it may be beside `database`."""
+    if engine == "sqlite":
+        return SQLite(tmp_path / "empty")
+    bare: PostgreSQL = request.getfixturevalue("bare_database")
+    bare.end_connections()
+    bare.drop_tables()
+    return bare
+
+
+@pytest.fixture
+def nowhere(engine: str) -> str:
+    """Return the URL of a database that is not there."""
+    return "sqlite:////nowhere/at/all.db" if engine == "sqlite" else "postgresql://127.0.0.1:1/nothing"
+
+
+@pytest.fixture
+def make_app(database: Database, tmp_path: Path) -> Iterator[MakeApp]:
     """Return a function that builds applications; all of one test share an instance folder and database."""
-    shutil.copy(migrated, tmp_path / "pwreset.db")
     built = []
 
     def make(token_generator: Any = None, **settings: Any) -> Flask:
-        app = create_app({"INSTANCE_PATH": tmp_path, **settings}, token_generator=token_generator)
+        settings = {"INSTANCE_PATH": tmp_path, **database.settings, **settings}
+        app = create_app(settings, token_generator=token_generator)
         built.append(app)
         return app
 
     yield make
     for app in built:
+        app.extensions["pwreset_refusals"].write()  # or a timer does it, on a connection of its own, after the test
         with app.app_context():
             db.session.remove()
             db.engine.dispose()
+
+
+def migrate(folder: Path, **settings: str) -> None:
+    """Make the tables."""
+    app = create_app({"INSTANCE_PATH": folder, **settings})
+    with app.app_context():
+        upgrade()
+        db.engine.dispose()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """When something is wrong: the database is out of reach, or a view breaks."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ from sqlalchemy.exc import OperationalError
 
 from pwreset.extensions import db
 from tests.conftest import PASSWORD, MakeApp, Visitor, add_user, csrf_token
+from tests.databases import Database, SQLite
 
 PUBLIC_PAGES = [
     "/",
@@ -22,35 +22,24 @@ PUBLIC_PAGES = [
 ]
 
 
-def break_database(app: Flask) -> None:
-    """Put a folder where the database's file was."""
-    with app.app_context():
-        db.session.remove()
-        db.engine.dispose()
-    folder = Path(app.instance_path)
-    for path in folder.glob("pwreset.db*"):
-        path.unlink()
-    (folder / "pwreset.db").mkdir()
-
-
-@pytest.fixture
-def broken(app: Flask, alice: int) -> Flask:
-    """Return an application that had a database a moment ago."""
-    break_database(app)
-    return app
-
-
-@pytest.fixture
-def unreachable(make_app: MakeApp) -> Flask:
-    """Return an application whose database was never there."""
-    return make_app(DATABASE_URL="sqlite:////nonexistent/folder/x.db")
-
-
-@pytest.fixture(params=["broken", "unreachable"])
-def without_database(request: pytest.FixtureRequest) -> Flask:
+@pytest.fixture(params=["gone", "never there"])
+def without_database(request: pytest.FixtureRequest, make_app: MakeApp, database: Database, nowhere: str) -> Flask:
     """Return an application without its database, in two ways."""
-    app: Flask = request.getfixturevalue(request.param)
+    if request.param == "never there":
+        return make_app(DATABASE_URL=nowhere)
+    app = make_app()
+    add_user(app, "alice@example.com", PASSWORD)
+    take_away(app, database)
     return app
+
+
+def take_away(app: Flask, database: Database) -> None:
+    """Let the database be gone, at the next use of a connection."""
+    if isinstance(database, SQLite):  # an open file lives on without its name
+        with app.app_context():
+            db.session.remove()
+            db.engine.dispose()
+    database.take_away()
 
 
 @pytest.mark.parametrize("path", PUBLIC_PAGES)
@@ -89,31 +78,32 @@ def test_the_health_check_says_so(without_database: Flask) -> None:
 
 def test_the_page_tells_nothing_of_the_database(without_database: Flask) -> None:
     page = Visitor(without_database).ask_for_reset().text
-    assert [word for word in ("sqlite", "SQL", "nonexistent", "pwreset.db", "Operational") if word in page] == []
+    words = "sqlite", "SQL", "nowhere", "nothing", "pwreset.db", "pwreset_test", "Operational", "psycopg"
+    assert [word for word in words if word in page] == []
 
 
 @pytest.mark.parametrize(
     "path", ["/", "/account/", "/login/", "/password-change/", "/nothing-here", "/password-reset/done/"]
 )
-def test_who_is_logged_in_sees_the_503_page(app: Flask, alice: int, visitor: Visitor, path: str) -> None:
+def test_who_is_logged_in_sees_the_503_page(
+    app: Flask, alice: int, visitor: Visitor, database: Database, path: str
+) -> None:
     visitor.log_in()
-    break_database(app)
+    take_away(app, database)
     page = visitor.get(path)
     assert page.status_code == 503
     assert "Try again in a moment." in page.text
 
 
-def test_the_application_recovers_with_its_database(app: Flask, alice: int, migrated: Path) -> None:
-    break_database(app)
+def test_the_application_recovers_with_its_database(app: Flask, alice: int, database: Database) -> None:
+    take_away(app, database)
     assert Visitor(app).ask_for_reset().status_code == 503
-    (Path(app.instance_path) / "pwreset.db").rmdir()
-    (Path(app.instance_path) / "pwreset.db").write_bytes(migrated.read_bytes())
+    database.bring_back()
     assert Visitor(app).ask_for_reset().status_code == 302
 
 
-def test_a_database_without_tables_is_not_available(app: Flask) -> None:
-    break_database(app)
-    (Path(app.instance_path) / "pwreset.db").rmdir()
+def test_a_database_without_tables_is_not_available(make_app: MakeApp, empty_database: Database) -> None:
+    app = make_app(**empty_database.settings)
     assert Visitor(app).ask_for_reset().status_code == 503
 
 

@@ -1,4 +1,4 @@
-"""Migrations: up, down and up again on SQLite, and the same tables as the models say."""
+"""Migrations: up, down and up again on both engines, and the same tables as the models say."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +14,29 @@ from sqlalchemy import inspect, text
 import config
 from pwreset import accounts, create_app
 from pwreset.extensions import db
+from tests.conftest import on_sqlite
+from tests.databases import Database
 
-TABLES = {"users", "outbox", "security_events"}
+TABLES_WITH_IDS = {"users", "outbox", "security_events"}
+TABLES = {*TABLES_WITH_IDS, "counters"}
+# Everything there is to know of tables, indexes and constraints.
+SCHEMA = {
+    "sqlite": "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY name",
+    "postgresql": """
+        SELECT concat_ws(' ', table_name, column_name, data_type, character_maximum_length, is_nullable, column_default)
+        FROM information_schema.columns WHERE table_schema = 'public'
+        UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
+        UNION ALL SELECT conname || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
+            WHERE connamespace = 'public'::regnamespace
+        ORDER BY 1
+    """,
+}
 
 
 @pytest.fixture
-def empty(tmp_path: Path) -> Iterator[Flask]:
-    """Return an application whose database does not exist yet, inside its context."""
-    app = create_app({"INSTANCE_PATH": tmp_path})
+def empty(empty_database: Database, tmp_path: Path) -> Iterator[Flask]:
+    """Return an application whose database has no tables yet, inside its context."""
+    app = create_app({"INSTANCE_PATH": tmp_path, **empty_database.settings})
     with app.app_context():
         yield app
         db.session.remove()
@@ -34,10 +49,9 @@ def tables() -> set[str]:
 
 
 def schema() -> list[str]:
-    """Return what SQLite has of every table and index."""
-    query = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY name"
+    """Return what the engine has of every table and index."""
     with db.engine.connect() as connection:
-        return list(connection.scalars(text(query)))
+        return list(connection.exec_driver_sql(SCHEMA[db.engine.dialect.name]).scalars())
 
 
 def test_upgrading_makes_the_tables(empty: Flask) -> None:
@@ -91,7 +105,8 @@ def test_a_table_that_is_missing_would_be_noticed(empty: Flask) -> None:
     assert [difference[0] for difference in found] == ["add_index"]
 
 
-@pytest.mark.parametrize("table", TABLES)
+@on_sqlite
+@pytest.mark.parametrize("table", sorted(TABLES_WITH_IDS))
 def test_an_id_is_never_used_twice(empty: Flask, table: str) -> None:
     upgrade()
     query = text("SELECT sql FROM sqlite_master WHERE name = :table")
@@ -111,10 +126,6 @@ def test_there_is_one_newest_migration() -> None:
     assert len(ScriptDirectory(str(config.ROOT / "migrations")).get_heads()) == 1
 
 
-def test_migrations_can_be_run_by_the_command(tmp_path: Path) -> None:
-    app = create_app({"INSTANCE_PATH": tmp_path})
-    result = app.test_cli_runner().invoke(args=["db", "upgrade"])
-    with app.app_context():
-        found = tables()
-        db.engine.dispose()
-    assert (result.exit_code, found) == (0, TABLES)
+def test_migrations_can_be_run_by_the_command(empty: Flask) -> None:
+    result = empty.test_cli_runner().invoke(args=["db", "upgrade"])
+    assert (result.exit_code, tables()) == (0, TABLES)

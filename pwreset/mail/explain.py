@@ -12,14 +12,18 @@ ADVICE_FOR_GMAIL = (
     "Gmail wants an app password: turn on 2-Step Verification, make one at "
     "https://myaccount.google.com/apppasswords and set it as EMAIL_PASS"
 )
+REPLIES = range(200, 600)
 
 
 def code_of(error: Exception) -> int:
-    """Return the three-digit reply of the server that an error carries (RFC 5321 section 4.2), or 0."""
+    """Return the three-digit reply of the server that an error carries (RFC 5321 section 4.2), or 0.
+
+    What is no such reply is 0 too: a line cut after "25", which smtplib reads as 25, or one without a number.
+    """
+    codes = [getattr(error, "smtp_code", 0)]
     if isinstance(error, smtplib.SMTPRecipientsRefused):
-        return max((reply[0] for reply in error.recipients.values()), default=0)
-    code = getattr(error, "smtp_code", 0)
-    return code if isinstance(code, int) else 0
+        codes = [reply[0] for reply in error.recipients.values()]
+    return max((code for code in codes if isinstance(code, int) and code in REPLIES), default=0)
 
 
 def is_limit(error: Exception) -> bool:
@@ -66,7 +70,7 @@ def _explain_reply(error: Exception) -> str:
 
 
 def _explain_line(error: Exception) -> str:
-    table: tuple[tuple[type[Exception], str], ...] = (
+    table: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
         (ssl.SSLCertVerificationError, _explain_certificate(error)),
         (ssl.SSLError, "TLS could not be set up: check EMAIL_PORT (587 for EMAIL_USE_TLS, 465 for EMAIL_USE_SSL)"),
         (smtplib.SMTPNotSupportedError, _explain_missing(error)),
@@ -74,7 +78,9 @@ def _explain_line(error: Exception) -> str:
         (socket.gaierror, "the mail server's name was not found: check EMAIL_HOST and this machine's network (DNS)"),
         (TimeoutError, "the mail server did not answer in time: check EMAIL_HOST, EMAIL_PORT and any firewall"),
         (ConnectionRefusedError, "the mail server refused the connection: check EMAIL_HOST and EMAIL_PORT"),
-        (smtplib.SMTPServerDisconnected, "the mail server closed the connection"),
+        ((ConnectionError, smtplib.SMTPServerDisconnected), "the mail server closed the connection"),
+        (smtplib.SMTPResponseException, "the mail server's answer made no sense"),
+        (smtplib.SMTPRecipientsRefused, "the mail server's answer made no sense"),
     )
     if "timed out" in str(error):  # smtplib turns a timeout while reading into SMTPServerDisconnected
         error = TimeoutError()

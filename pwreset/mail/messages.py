@@ -53,6 +53,13 @@ class Asked:
 class Message(flask_mail.Message):
     """Flask-Mail's message, built so that every part survives a 7-bit line and no line exceeds the limit."""
 
+    _text: bytes | None = None
+
+    def as_bytes(self) -> bytes:
+        """Return the mail as it goes out: made at the first call, after which a change to its parts has no effect."""
+        self._text = self._text or self._message().as_bytes()
+        return self._text
+
     def _message(self) -> EmailMessage:  # type: ignore[override]
         mail = EmailMessage(policy=policy.SMTPUTF8 if not self._is_ascii() else policy.SMTP)
         name, address = parseaddr(str(self.sender))

@@ -137,11 +137,13 @@ class VerifyingConnection(Connection):
         recipients = [envelope(str(address)) for address in message.send_to]
         # MAIL FROM, or its SMTPUTF8, is not what every other mail begins with, so a refusal of it says nothing of them.
         peculiar = message.sender != self.mail.default_sender or not "".join(recipients).isascii()
-        text = message._message()  # noqa: SLF001
         self.host = self.host or self._open()
         self.host.sender_accepted = self.host.handed_over = False
         try:
-            self.host.send_message(text, sender, recipients)
+            if "".join([sender, *recipients]).isascii():
+                self.host.sendmail(sender, recipients, message.as_bytes())
+            else:  # asks for SMTPUTF8, and writes the headers with it
+                self.host.send_message(message._message(), sender, recipients)  # noqa: SLF001
         except (smtplib.SMTPException, OSError) as error:
             failure = self._judge(error, peculiar=peculiar)
             self._keep_or_close(error)
@@ -167,8 +169,10 @@ class VerifyingConnection(Connection):
         return Deferred(why, maybe_sent=self.host.handed_over and not code_of(error))
 
     def _keep_or_close(self, error: Exception) -> None:
-        # After a plain refusal smtplib has sent RSET and the line is good for the next mail.
-        if not isinstance(error, (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)) or self._late:
+        # After a plain refusal smtplib has sent RSET and the line is good for the next mail. After an answer that made
+        # no sense it is not: what the server says next may be the answer to something else.
+        refused = isinstance(error, (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)) and code_of(error)
+        if not refused or self._late:
             self.close()
 
 

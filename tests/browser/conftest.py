@@ -1,6 +1,7 @@
-"""A real browser and a real site, once per test process, and a watch over every page that is opened."""
+"""A real browser and two real sites, once per test process, and a watch over every page that is opened."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -8,6 +9,7 @@ import pytest
 from playwright.sync_api import BrowserContext, ConsoleMessage, Request, expect
 
 from tests.browser.site import CHROMIUM, LAUNCH, Site, running
+from tests.databases import Database, Server, SQLite
 
 NewContext = Callable[..., BrowserContext]
 PATIENCE = 20_000  # milliseconds, for machines with more to do
@@ -23,17 +25,35 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
 
 
 @pytest.fixture(scope="session")
-def site(browser_type_launch_args: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Return the running site; whatever went wrong in it fails the last test."""
-    with running(tmp_path_factory.mktemp("site")) as site:
+def site_on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Return the running site that keeps its rows in SQLite."""
+    folder = tmp_path_factory.mktemp("site")
+    yield from started(folder, SQLite(folder))
+
+
+@pytest.fixture(scope="session")
+def site_on_postgresql(tmp_path_factory: pytest.TempPathFactory, postgresql_server: Server) -> Iterator[Site]:
+    """Return the running site that keeps its rows in PostgreSQL."""
+    yield from started(tmp_path_factory.mktemp("site"), postgresql_server.create())
+
+
+def started(folder: Path, database: Database) -> Iterator[Site]:
+    """Run a site; whatever went wrong in it fails the last test."""
+    with running(folder, database) as site:
         yield site
     assert "Traceback" not in site.log(), site.log()
 
 
+@pytest.fixture
+def site(engine: str, browser_type_launch_args: dict[str, Any], request: pytest.FixtureRequest) -> Site:
+    """Return the running site, on the test's engine."""
+    site: Site = request.getfixturevalue(f"site_on_{engine}")
+    return site
+
+
 @pytest.fixture(scope="session")
-def base_url(site: Site) -> str:
-    """Return what `goto` puts before a path (the plugin's own fixture is a deprecation warning, so an error here)."""
-    return site.url
+def base_url() -> None:
+    """Return nothing: `new_context` knows the site, and the plugin's own fixture is a deprecation warning."""
 
 
 @pytest.fixture(scope="session")
@@ -61,7 +81,7 @@ def new_context(new_context: NewContext, site: Site, complaints: list[str]) -> I
             complaints.append(f"request to {request.url}")
 
     def watched(**options: Any) -> BrowserContext:
-        context = new_context(**options)
+        context = new_context(base_url=site.url, **options)
         context.set_default_timeout(PATIENCE)
         context.on("console", note_message)
         context.on("weberror", lambda error: complaints.append(str(error.error)))

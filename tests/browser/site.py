@@ -5,14 +5,15 @@ The browser tests and docs/screenshots.py both start it from here.
 
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_urlsafe
+
+from tests.databases import Database
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = Path("/usr/bin/chromium")
@@ -41,13 +42,14 @@ class Site:
     """A running application.
 
     Args:
+        database: its database.
         folder: its instance folder.
         url: where it answers, without a slash at the end.
         environ: what it and its commands run with.
     """
 
-    def __init__(self, folder: Path, url: str, environ: dict[str, str]) -> None:
-        self.folder, self.url, self.environ = folder, url, environ
+    def __init__(self, database: Database, folder: Path, url: str, environ: dict[str, str]) -> None:
+        self.database, self.folder, self.url, self.environ = database, folder, url, environ
         self._has_original = False
 
     def flask(self, *command: str, typed: str = "") -> str:
@@ -62,27 +64,24 @@ class Site:
         if not self._has_original:
             self.flask("users", "create", ORIGINAL, "--password-stdin", typed=PASSWORD + "\n")
             self._has_original = True
-        self._execute(COPY, address, address, token_urlsafe(24), ORIGINAL)
+        self.database.query(COPY, address, address, token_urlsafe(24), ORIGINAL)
 
     def let_a_minute_pass(self, address: str) -> None:
         """Forget when an account was last mailed: one mail a minute is the rule, and nobody here wants to wait."""
-        self._execute("UPDATE users SET mailed_at = NULL WHERE email = ?", address)
+        self.database.query("UPDATE users SET mailed_at = NULL WHERE email = ?", address)
 
     def log(self) -> str:
         """Return what the process printed."""
         return (self.folder / "log").read_text(encoding="utf-8")
 
-    def _execute(self, statement: str, *values: str) -> None:
-        with closing(sqlite3.connect(self.folder / "pwreset.db", timeout=10)) as database, database:
-            database.execute(statement, values)
-
 
 @contextmanager
-def running(folder: Path, **settings: str) -> Iterator[Site]:
+def running(folder: Path, database: Database, **settings: str) -> Iterator[Site]:
     """Migrate and serve an instance in `folder`; the process ends with the block.
 
     Args:
         folder: the instance folder, empty.
+        database: where it keeps its rows, without tables.
         settings: environment variables of the application.
     """
     environ = {
@@ -93,6 +92,7 @@ def running(folder: Path, **settings: str) -> Iterator[Site]:
         "OUTBOX_POLL_SECONDS": "0.1",
         # Everybody here comes from one address: all the tests together would be one very busy visitor.
         "RATELIMIT_ENABLED": "false",
+        **database.settings,
         **settings,
     }
     _flask(environ, "db", "upgrade")
@@ -100,7 +100,7 @@ def running(folder: Path, **settings: str) -> Iterator[Site]:
         command = [sys.executable, "-m", "flask", "run", "--port", "0"]
         process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=log, stderr=subprocess.STDOUT)
     try:
-        yield Site(folder, _address_of(process, folder / "log"), environ)
+        yield Site(database, folder, _address_of(process, folder / "log"), environ)
     finally:
         process.terminate()
         try:

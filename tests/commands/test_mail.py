@@ -78,8 +78,8 @@ def test_a_server_with_tls_from_the_first_byte_is_checked(authority: Authority, 
     assert "switch to TLS" not in result.output
 
 
-def test_the_check_needs_no_database(gmail: SMTPServer, make_app: MakeApp) -> None:
-    app = app_for(make_app, gmail, **SECURE, DATABASE_URL="sqlite:////nowhere/at/all.db")
+def test_the_check_needs_no_database(gmail: SMTPServer, make_app: MakeApp, nowhere: str) -> None:
+    app = app_for(make_app, gmail, **SECURE, DATABASE_URL=nowhere)
     assert check(app).exit_code == 0
 
 

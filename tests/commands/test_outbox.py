@@ -13,6 +13,7 @@ from flask import Flask
 
 from pwreset.mail import outbox
 from tests.conftest import MakeApp, PostRoom
+from tests.databases import Database
 from tests.mail.office import app_for, ask, assert_uncharged, rows
 from tests.smtp.servers import SMTPServer, in_turn
 
@@ -152,16 +153,18 @@ def test_a_run_delivers_until_it_is_stopped(number: signal.Signals, make_app: Ma
 
 
 @pytest.mark.parametrize("command", ["status", "drain", "retry", "run"])
-def test_a_database_without_tables_is_told_in_one_line(command: str, make_app: MakeApp, tmp_path: object) -> None:
-    app = make_app(DATABASE_URL=f"sqlite:///{tmp_path}/empty.db")
+def test_a_database_without_tables_is_told_in_one_line(
+    command: str, make_app: MakeApp, empty_database: Database
+) -> None:
+    app = make_app(**empty_database.settings)
     result = run(app, command)
     assert result.exit_code == 1
     assert result.output == "Error: The database has no tables yet. Run: flask db upgrade\n"
 
 
 @pytest.mark.parametrize("command", ["status", "drain", "retry", "run"])
-def test_a_database_out_of_reach_is_told_in_one_line(command: str, make_app: MakeApp) -> None:
-    app = make_app(DATABASE_URL="sqlite:////nowhere/at/all.db")
+def test_a_database_out_of_reach_is_told_in_one_line(command: str, make_app: MakeApp, nowhere: str) -> None:
+    app = make_app(DATABASE_URL=nowhere)
     result = run(app, command)
     assert result.exit_code == 1
     assert result.output == "Error: The database does not answer (OperationalError). Check DATABASE_URL.\n"

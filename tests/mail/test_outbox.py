@@ -11,8 +11,9 @@ from flask import Flask
 from sqlalchemy import event
 
 from pwreset.clock import utcnow
+from pwreset.counters import Counted
 from pwreset.extensions import db
-from pwreset.mail import outbox
+from pwreset.mail import outbox, statistics
 from pwreset.models import OutboxMessage
 from tests.conftest import MakeApp
 from tests.mail.office import addresses_of, ask, listening, rows
@@ -166,7 +167,7 @@ def test_a_worker_that_lost_its_lease_may_delete_what_it_sent(make_app: MakeApp)
         frozen = claimed(app)
         clock.shift(46)
         claimed(app)
-        with_app(app, outbox.discard, frozen)
+        with_app(app, outbox.discard, frozen, Counted.DELIVERED)
     assert rows(app) == []
 
 
@@ -235,14 +236,14 @@ def test_the_counts_tell_due_waiting_and_failed_rows(app: Flask) -> None:
     with_app(app, outbox.give_up, claimed(app), "refused")
     claimed(app)
     with app.app_context():
-        assert outbox.counts() == {"due": 2, "waiting": 1, "failed": 1}
-        assert [row.address for row in outbox.failed()] == ["failed@example.com"]
+        assert statistics.counts() == {"due": 2, "waiting": 1, "failed": 1}
+        assert [row.address for row in statistics.failed()] == ["failed@example.com"]
 
 
 def test_the_counts_of_an_empty_outbox_are_zero(app: Flask) -> None:
     with app.app_context():
-        assert outbox.counts() == {"due": 0, "waiting": 0, "failed": 0}
-        assert outbox.oldest_due() is None
+        assert statistics.counts() == {"due": 0, "waiting": 0, "failed": 0}
+        assert statistics.oldest_due() is None
 
 
 def test_the_oldest_due_row_tells_since_when(app: Flask) -> None:
@@ -250,7 +251,7 @@ def test_the_oldest_due_row_tells_since_when(app: Flask) -> None:
         ask(app)
         clock.shift(90)
         ask(app)
-        assert outbox.oldest_due() == NOW
+        assert statistics.oldest_due() == NOW
 
 
 def test_failed_rows_are_purged_at_their_age_and_no_others(app: Flask) -> None:

@@ -12,10 +12,11 @@ from pwreset import accounts
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.mail import delivery, messages, outbox
+from pwreset.mail.explain import explain
 from pwreset.models import User
 from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user, text_of
 from tests.mail.office import app_for, ask, deliver, event_kinds, rows, users, wait_over
-from tests.smtp.servers import CLOSE, SILENT, ScriptedServer, SMTPServer
+from tests.smtp.servers import CLOSE, RST, SILENT, USUAL, ScriptedServer, SMTPServer, Step
 
 RESET, REGISTER = "password_reset", "register"
 ALICE, BOB = "alice@example.com", "bob@example.com"
@@ -32,6 +33,33 @@ def test_a_server_that_never_acknowledges_can_not_be_made_to_mail_without_end(ma
         assert len(server.received) == 1
     assert event_kinds(app, alice).count("mailed") == 1
     assert rows(app)[0].attempts == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Step("25", then="cut"), Step("5", then="cut"), "no reply of SMTP", "99 Taken", "600 Taken"],
+    ids=["cut 25", "cut 5", "text", "99", "600"],
+)
+def test_an_answer_that_is_none_leaves_the_mail_unsure_and_the_line_unused(answer, make_app: MakeApp) -> None:
+    """It may have been a 250, and what comes after it would answer other questions."""
+    with ScriptedServer({"DOT": [answer, USUAL]}) as server:
+        app = app_for(make_app, server)
+        alice = add_user(app, ALICE, PASSWORD)
+        ask(app, ALICE, RESET)
+        ask(app, BOB)
+        assert deliver(app) == (2, None)
+        assert server.connections == 2
+    assert event_kinds(app, alice).count("mailed") == 1
+    assert [(row.attempts, row.failure) for row in rows(app)] == [(1, "the mail server's answer made no sense")]
+
+
+def test_a_connection_that_is_reset_is_said_in_plain_words(make_app: MakeApp) -> None:
+    """It shows in reading or in writing, as it happens."""
+    with ScriptedServer({"CONNECT": RST}) as server:
+        app = app_for(make_app, server)
+        ask(app)
+        assert deliver(app) == (0, "the mail server closed the connection")
+    assert explain(ConnectionResetError(104, "Connection reset by peer")) == "the mail server closed the connection"
 
 
 def test_a_mail_that_was_surely_not_taken_gives_the_turn_back(make_app: MakeApp) -> None:

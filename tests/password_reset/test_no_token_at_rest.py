@@ -13,17 +13,18 @@ import time_machine
 from flask import Flask, request
 from werkzeug.serving import make_server
 
-from pwreset import accounts, serving
+from pwreset import accounts, logs
 from pwreset.password_reset.tokens import token_generator
 from pwreset.password_reset.views import PasswordResetView
 from tests.conftest import NEW_PASSWORD, PASSWORD, PostRoom, Visitor, link_in, path_of
+from tests.databases import Database, SQLite
 
 
 class Watch:
     """Knows every token mailed so far, and looks for them wherever something is kept."""
 
-    def __init__(self, app: Flask, folder: Path, caplog, capfd) -> None:
-        self.app, self.folder, self.caplog, self.capfd = app, folder, caplog, capfd
+    def __init__(self, database: Database, folder: Path, caplog, capfd) -> None:
+        self.database, self.folder, self.caplog, self.capfd = database, folder, caplog, capfd
         self.tokens: list[str] = []
         self.looked_at: set[str] = set()
 
@@ -32,9 +33,9 @@ class Watch:
         return link
 
     def look(self) -> None:
-        """Fail where a token, its signature, or either in base64 is in a file, a log record or the output."""
+        """Fail where a token, its signature, or either in base64 is in a row, a file, a log record or the output."""
         out, err = self.capfd.readouterr()
-        places = {"stdout": out.encode(), "stderr": err.encode(), "log": self._log()}
+        places = {"stdout": out.encode(), "stderr": err.encode(), "log": self._log(), **self.database.contents()}
         # The mailbox is where the mail goes, as a mail server's spool would be.
         files = [path for path in self.folder.rglob("*") if path.is_file() and path.parent.name != "mailbox"]
         places |= {path.name: path.read_bytes() for path in files}
@@ -55,17 +56,17 @@ class Watch:
 
 
 @pytest.fixture
-def watch(app: Flask, tmp_path: Path, caplog, capfd) -> Watch:
+def watch(database: Database, tmp_path: Path, caplog, capfd) -> Watch:
     caplog.set_level(logging.DEBUG)
     for noisy in ("sqlalchemy.engine", "sqlalchemy.pool", "werkzeug"):
         caplog.set_level(logging.DEBUG, logger=noisy)
-    return Watch(app, tmp_path, caplog, capfd)
+    return Watch(database, tmp_path, caplog, capfd)
 
 
 @pytest.fixture
 def origin(app: Flask) -> Iterator[str]:
     """Serve the application as `flask run` does, and return where."""
-    serving.log_to_console()
+    logs.log_to_console("text")
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
@@ -100,7 +101,8 @@ def test_no_token_is_kept_during_a_whole_life_of_an_account(app, visitor, watch)
     visitor.open_link(reset)
     post_room.deliver()
     watch.look()
-    assert {"pwreset.db", "log"} <= watch.looked_at
+    stored = {"pwreset.db"} if isinstance(watch.database, SQLite) else {"users", "outbox", "security_events"}
+    assert {*stored, "log"} <= watch.looked_at
 
 
 def test_the_watch_finds_a_token_that_is_kept(app, alice, watch, post_room) -> None:

@@ -1,17 +1,17 @@
 """Processes that end with their test, and what they leave behind."""
 
 import re
-import shutil
-import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.processes.servers import Server, until
+from tests.databases import Database, Rows
+from tests.processes.servers import Server, run, until
 
 Serve = Callable[..., Server]
 # Not a mock: it only says which process starts the thread.
@@ -29,15 +29,20 @@ OUR_FAULT = re.compile(r"^.*(?:Traceback|Warning:).*$", re.MULTILINE)
 
 
 @pytest.fixture
-def instance(migrated: Path, tmp_path: Path) -> "Instance":
+def instance(database: Database, tmp_path: Path) -> "Instance":
     """Return an instance folder with a migrated, empty database."""
-    shutil.copy(migrated, tmp_path / "pwreset.db")
-    return Instance(tmp_path)
+    return Instance(tmp_path, database)
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    """Return a function that starts a server on the test's instance folder; all of them end with the test.
+def empty_instance(empty_database: Database, tmp_path: Path) -> "Instance":
+    """Return an instance folder with a database that has no tables."""
+    return Instance(tmp_path, empty_database)
+
+
+@pytest.fixture
+def serve(database: Database, tmp_path: Path) -> Iterator[Serve]:
+    """Return a function that starts a server on the test's instance folder and database; all end with the test.
 
     `visit=False` asks for no page, not even to see whether it answers. `clean_log=False` is for a test that provokes a
     traceback; nobody else may print one, or a warning.
@@ -47,7 +52,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     def start(
         kind: type[Server], *options: str, visit: bool = True, clean_log: bool = True, **settings: object
     ) -> Server:
-        server = kind(tmp_path, *options, **settings)  # type: ignore[arg-type]
+        server = kind(tmp_path, *options, **{**database.settings, **settings})  # type: ignore[arg-type]
         started.append((server, clean_log))
         return server.start() if visit else server.launch()
 
@@ -68,15 +73,18 @@ def observer(tmp_path: Path) -> Path:
 
 
 class Instance:
-    """An instance folder as a test sees it from outside, beside the process that uses it."""
+    """An instance folder and its database as a test sees them from outside, beside the process that uses them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.folder, self.database = folder, database
 
-    def query(self, sql: str, *values: object) -> list[tuple[object, ...]]:
-        """Run one statement and commit."""
-        with closing(sqlite3.connect(self.folder / "pwreset.db", timeout=10)) as connection, connection:
-            return list(connection.execute(sql, values))
+    def run(self, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+        """Run `python ARGUMENTS` on this instance to its end."""
+        return run(self.folder, *arguments, **{**self.database.settings, **settings})
+
+    def query(self, sql: str, *values: object) -> Rows:
+        """Run one statement, with `?` for each value, and commit."""
+        return self.database.query(sql, *values)
 
     def waiting(self) -> int:
         """How many mails wait in the outbox."""

@@ -98,6 +98,7 @@ class Server(ABC):
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.output = folder / f"{type(self).__name__.lower()}-{self.port}.log"
+        self.prefix: Sequence[str] = ()  # a command that runs it, such as `faketime -f +1h`
         self._process: subprocess.Popen[bytes] | None = None
 
     @abstractmethod
@@ -110,9 +111,9 @@ class Server(ABC):
 
     def launch(self) -> Self:
         """Start the process, and wait for nothing."""
-        with self.output.open("wb") as output, _interruptible_children():
+        with self.output.open("ab") as output, _interruptible_children():
             self._process = subprocess.Popen(
-                [sys.executable, *self.command()],
+                [*self.prefix, sys.executable, *self.command()],
                 cwd=self.root,
                 env=environment(self.folder, **self.own_settings() | self.settings),
                 stdin=subprocess.DEVNULL,

@@ -1,12 +1,9 @@
 """The database before, during and after its migrations, as the commands meet it."""
 
-import sqlite3
-from contextlib import closing
-
 import pytest
 
 from tests.processes.conftest import Instance
-from tests.processes.servers import copy_of_the_project, run
+from tests.processes.servers import copy_of_the_project
 
 RUN = ("-m", "flask", "run", "--port", "0")
 CREATE = ("-m", "flask", "users", "create", "alice@example.com", "--password-stdin")
@@ -24,8 +21,8 @@ def names(arguments):
 
 
 @pytest.mark.parametrize("arguments", NEEDS_TABLES, ids=names)
-def test_without_tables_one_line_names_the_command_that_makes_them(tmp_path, arguments):
-    done = run(tmp_path, *arguments, stdin=PASSWORD)
+def test_without_tables_one_line_names_the_command_that_makes_them(empty_instance: Instance, arguments):
+    done = empty_instance.run(*arguments, stdin=PASSWORD)
     assert done.returncode == 1
     assert done.stderr == "Error: The database has no tables yet. Run: flask db upgrade\n"
     assert done.stdout == ""
@@ -36,53 +33,46 @@ def test_an_older_database_is_named_in_one_line_with_the_command_that_mends_it(i
     project = copy_of_the_project(tmp_path / "project")  # with one migration more than the database has seen
     newer = 'revision, down_revision = "9999", "0001"\ndef upgrade(): pass\ndef downgrade(): pass\n'
     (project / "migrations/versions/9999_newer.py").write_text(newer, encoding="utf-8")
-    done = run(instance.folder, *arguments, stdin=PASSWORD, root=project)
+    done = instance.run(*arguments, stdin=PASSWORD, root=project)
     assert done.returncode == 1
     assert done.stderr == "Error: The database is older than this code. Run: flask db upgrade\n"
 
 
 def test_a_newer_database_is_served_since_an_upgrade_may_be_under_way(instance: Instance):
     instance.query("UPDATE alembic_version SET version_num = 'of tomorrow'")
-    done = run(instance.folder, *CREATE, stdin=PASSWORD)
+    done = instance.run(*CREATE, stdin=PASSWORD)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Created alice@example.com.\n", "")
 
 
 @pytest.mark.parametrize("arguments", [RUN, CREATE], ids=names)
-def test_a_database_out_of_reach_is_named_in_one_line(tmp_path, arguments):
-    nowhere = f"sqlite:///{tmp_path}/no such folder/pwreset.db"
-    done = run(tmp_path, *arguments, stdin=PASSWORD, DATABASE_URL=nowhere)
+def test_a_database_out_of_reach_is_named_in_one_line(empty_instance: Instance, nowhere: str, arguments):
+    done = empty_instance.run(*arguments, stdin=PASSWORD, DATABASE_URL=nowhere)
     assert done.returncode == 1
     assert done.stderr == "Error: The database does not answer (OperationalError). Check DATABASE_URL.\n"
 
 
-def test_the_migrations_go_up_and_down_and_up_again_and_match_the_models(tmp_path):
+def test_the_migrations_go_up_and_down_and_up_again_and_match_the_models(empty_instance: Instance):
     def migrate(*arguments):
-        done = run(tmp_path, "-m", "flask", "db", *arguments)
+        done = empty_instance.run("-m", "flask", "db", *arguments)
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
         return done.stdout + done.stderr
 
     migrate("upgrade")
-    assert {"users", "outbox", "security_events"} <= tables(tmp_path)
+    assert {"users", "outbox", "security_events", "counters"} <= empty_instance.database.tables()
     assert "No new upgrade operations detected." in migrate("check")
     migrate("downgrade", "base")
-    assert tables(tmp_path) == {"alembic_version"}
+    assert empty_instance.database.tables() == {"alembic_version"}
     migrate("upgrade")
     assert "No new upgrade operations detected." in migrate("check")
-    done = run(tmp_path, *CREATE, stdin=PASSWORD)
+    done = empty_instance.run(*CREATE, stdin=PASSWORD)
     assert done.stdout == "Created alice@example.com.\n"
 
 
 def test_upgrading_twice_changes_nothing(instance: Instance):
     instance.query(
         "INSERT INTO outbox (message_id, kind, address, email_key, options, created_at, leased, attempts)"
-        " VALUES ('1', 'register', 'a@example.com', 'a@example.com', '{}', '2026-01-01 00:00:00', 0, 0)"
+        " VALUES ('1', 'register', 'a@example.com', 'a@example.com', '{}', '2026-01-01 00:00:00', false, 0)"
     )
-    done = run(instance.folder, "-m", "flask", "db", "upgrade")
+    done = instance.run("-m", "flask", "db", "upgrade")
     assert (done.returncode, instance.waiting()) == (0, 1)
-
-
-def tables(folder):
-    with closing(sqlite3.connect(folder / "pwreset.db")) as connection:
-        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'")
-        return {name for (name,) in found}

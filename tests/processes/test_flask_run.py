@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import MakeApp, add_user, link_in
 from tests.processes.conftest import STARTED, Instance, Serve
-from tests.processes.servers import Browser, FlaskRun, copy_of_the_project, run, until
+from tests.processes.servers import Browser, FlaskRun, copy_of_the_project, until
 
 
 def ask_for_reset(server, email="alice@example.com"):
@@ -84,7 +84,7 @@ def test_outbox_worker_none_starts_no_worker_and_the_mail_waits_for_one(instance
 
 
 def test_commands_start_no_worker(instance: Instance, observer):
-    done = run(instance.folder, "-m", "flask", "outbox", "status", PYTHONPATH=observer)
+    done = instance.run("-m", "flask", "outbox", "status", PYTHONPATH=observer)
     assert done.returncode == 0
     assert STARTED not in done.stdout
 

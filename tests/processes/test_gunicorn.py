@@ -7,7 +7,7 @@ import pytest
 
 from tests.conftest import MakeApp, add_user, link_in, path_of
 from tests.processes.conftest import STARTED, Instance, Serve
-from tests.processes.servers import PATIENCE, Browser, Gunicorn, run, until
+from tests.processes.servers import PATIENCE, Browser, Gunicorn, until
 from tests.smtp.servers import SMTPServer
 
 LOCAL_ONLY = "PUBLIC_URL is not set, so this is local mode, which only `flask run` serves"
@@ -69,7 +69,7 @@ def test_the_whole_way_from_the_form_to_the_new_password_works_under_gunicorn(
 
 @pytest.mark.parametrize("arguments", STARTS, ids=names)
 def test_local_mode_is_refused_with_a_sentence_and_at_once(instance: Instance, arguments):
-    done = run(instance.folder, *arguments)
+    done = instance.run(*arguments)
     assert done.returncode != 0
     assert LOCAL_ONLY in done.stderr
     assert "Traceback" not in done.stderr
@@ -79,7 +79,7 @@ def test_local_mode_is_refused_with_a_sentence_and_at_once(instance: Instance, a
 @pytest.mark.parametrize("arguments", [GUNICORN, *STARTS[2:]], ids=names)
 def test_everything_that_is_wrong_with_the_settings_is_listed_at_once(instance: Instance, arguments):
     wrong = {"PUBLIC_URL": "http://accounts.example.com", "SECRET_KEY": "hunter2", "OUTBOX_WORKER": "sometimes"}
-    done = run(instance.folder, *arguments, **wrong, EMAIL_TIMEOUT="soon")
+    done = instance.run(*arguments, **wrong, EMAIL_TIMEOUT="soon")
     assert done.returncode != 0
     for name in (*wrong, "EMAIL_TIMEOUT", "EMAIL_USER"):
         assert f"  - {name} " in done.stderr
@@ -88,16 +88,16 @@ def test_everything_that_is_wrong_with_the_settings_is_listed_at_once(instance: 
 
 
 def test_flask_run_lists_everything_that_is_wrong_with_the_settings_too(instance: Instance):
-    done = run(instance.folder, "-m", "flask", "run", OUTBOX_WORKER="sometimes", EMAIL_TIMEOUT="soon")
+    done = instance.run("-m", "flask", "run", OUTBOX_WORKER="sometimes", EMAIL_TIMEOUT="soon")
     assert done.returncode == 1
     assert done.stderr.startswith("Error: pwreset cannot start:\n")
     assert done.stderr.count("\n  - ") == 2
     assert "Traceback" not in done.stderr
 
 
-def test_a_database_without_tables_ends_gunicorn_with_one_line_per_worker(tmp_path):
+def test_a_database_without_tables_ends_gunicorn_with_one_line_per_worker(empty_instance: Instance):
     settings = {"PUBLIC_URL": "http://127.0.0.1:1", "SECRET_KEY": Gunicorn.secret_key, "EMAIL_HOST": "localhost"}
-    done = run(tmp_path, *GUNICORN, "--workers", "1", **settings, EMAIL_FROM="accounts@example.com")
+    done = empty_instance.run(*GUNICORN, "--workers", "1", **settings, EMAIL_FROM="accounts@example.com")
     assert done.returncode != 0
     assert done.stderr.count("The database has no tables yet. Run: flask db upgrade\n") == 1
     assert "Traceback" not in done.stderr

@@ -85,5 +85,5 @@ def test_a_copy_sent_after_kill_9_has_the_same_message_id_so_that_it_is_recognis
 
 
 def until_of(instance, address):
-    ((text,),) = instance.query("SELECT run_after FROM outbox WHERE address = ?", address)
-    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+    ((moment,),) = instance.query("SELECT run_after FROM outbox WHERE address = ?", address)
+    return datetime.fromisoformat(str(moment)).replace(tzinfo=UTC)

@@ -1,16 +1,30 @@
-"""Eight people, one link, several processes."""
+"""Eight people and one link, four workers and one outbox: in several processes each thing happens once."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from threading import Barrier
 
 import pytest
 
+from pwreset.client import Client
+from pwreset.extensions import db
+from pwreset.mail import outbox
 from tests.conftest import PASSWORD, MakeApp, add_user, link_in, path_of
 from tests.processes.conftest import Instance, Serve
 from tests.processes.servers import PATIENCE, Browser, Gunicorn, Page
 from tests.smtp.servers import SMTPServer
 
 ADDRESS = "alice@example.com"
+CLAIM_ALL = """
+import sys, time
+from pwreset import create_app
+from pwreset.mail import outbox
+with create_app().app_context():
+    time.sleep(max(0, float(sys.argv[1]) - time.time()))
+    while row := outbox.claim():
+        print(row.id)
+"""
 
 
 @pytest.mark.parametrize("attempt", range(3))
@@ -40,3 +54,18 @@ def test_of_eight_simultaneous_posts_with_one_link_exactly_one_sets_its_password
         logins = [Browser(server).submit("/login/", email=ADDRESS, password=password) for password in passwords]
         assert [login.status == 302 for login in logins] == won
         instance.wait_until_all_is_sent()
+
+
+def test_of_two_hundred_rows_four_processes_claim_each_once(make_app: MakeApp, instance: Instance):
+    app = make_app()
+    with app.app_context():
+        for number in range(200):
+            outbox.enqueue("register", f"number{number}@example.com", Client())
+        db.session.commit()
+    start = time.time() + 4  # when all four have been loaded
+    with ThreadPoolExecutor(4) as four:
+        done = list(four.map(lambda _: instance.run("-c", CLAIM_ALL, str(start)), range(4)))
+    assert [process.stderr for process in done] == [""] * 4
+    shares = [process.stdout.split() for process in done]
+    assert sorted(map(int, chain(*shares))) == list(range(1, 201))
+    assert sum(bool(share) for share in shares) > 1, "one process did it all: nothing was tried"

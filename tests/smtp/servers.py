@@ -16,6 +16,7 @@ import itertools
 import logging
 import socket
 import ssl
+import struct
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -84,6 +85,15 @@ class Authority:
         return _server_context(self._ca.issue_cert(*NAMES, not_before=first, not_after=last))
 
     @cached_property
+    def self_signed(self) -> ssl.SSLContext:
+        """A certificate that vouches for itself and that nobody trusts."""
+        stranger = trustme.CA()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with trustme.Blob(stranger.private_key_pem.bytes() + stranger.cert_pem.bytes()).tempfile() as path:
+            context.load_cert_chain(path)
+        return context
+
+    @cached_property
     def untrusted(self) -> ssl.SSLContext:
         """A certificate for the right names from an authority that nobody trusts."""
         return _server_context(trustme.CA().issue_cert(*NAMES))
@@ -106,25 +116,48 @@ class _Server(ABC):
         self.stopping = threading.Event()
 
     def __enter__(self) -> Self:
-        self._listener = socket.create_server((HOST, 0), backlog=128)
+        self._listener = _bind(0)
         self.port = self._listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._serve, name=type(self).__name__, daemon=True)
-        self._thread.start()
+        self.come_back()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self.stopping.is_set():
+            self._stop()
+        self._listener.close()
+
+    def go_down(self) -> None:
+        """Close the port and every connection. Its number stays ours: bound and not listening, it refuses all."""
+        self._stop()
+        self._listener.close()
+        self._listener = _bind(self.port)
+
+    def come_back(self) -> None:
+        """Open the port again."""
+        self.stopping.clear()
+        self._listener.listen(128)
+        self._thread = threading.Thread(target=self._serve, name=type(self).__name__, daemon=True)
+        self._thread.start()
+
+    def _stop(self) -> None:
         self.stopping.set()
         with contextlib.suppress(OSError):  # wakes accept(), which closing the listener would not
             socket.create_connection((HOST, self.port), TEARDOWN_SECONDS).close()
         self._thread.join(2 * TEARDOWN_SECONDS)
-        self._listener.close()
         assert not self._thread.is_alive(), f"{type(self).__name__} did not stop"
 
     @abstractmethod
     def _serve(self) -> None:
         """Accept until `stopping` is set, then end every connection and return."""
+
+
+def _bind(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((HOST, port))
+    return listener
 
 
 @dataclass(frozen=True)
@@ -148,7 +181,10 @@ class SMTPServer(_Server):
     With `auth` it refuses mail before a login, and offers the login only inside TLS.
     The `*_reply` options are attributes as well, read anew at each command; a callable is called in the
     server's thread, and None from it means the usual answer. `latency` is waited before every reply.
+    `extensions` are named in the answer to EHLO, beside aiosmtpd's own.
     """
+
+    extensions: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -208,6 +244,7 @@ class SMTPServer(_Server):
 
     async def _admit(self, sock: socket.socket) -> None:
         context = self.tls_context if self.implicit_tls else None
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does it for what it accepts itself
         with contextlib.suppress(OSError):
             await asyncio.get_running_loop().connect_accepted_socket(lambda: _Session(self), sock, ssl=context)
 
@@ -280,6 +317,7 @@ class _Hooks:
         session.host_name = hostname
         if self._server.auth is None:
             replies = [line for line in replies if not line.startswith("250-AUTH")]
+        replies[1:1] = [f"250-{extension}" for extension in self._server.extensions]
         return ["\r\n".join(replies)]  # one push, so one latency
 
     async def handle_MAIL(
@@ -330,17 +368,36 @@ def _record(smtp: SMTP, session: Session, envelope: Envelope) -> Record:
 
 @dataclass(frozen=True)
 class Step:
-    """What a ScriptedServer does at one stage: send a reply (None: the usual one), and then go on or not."""
+    """What a ScriptedServer does at one stage: send a reply (None: the usual one), and then go on or not.
+
+    "cut" closes the connection in the middle of the reply's last line.
+    """
 
     reply: str | None = None
     interval: float = 0.0
     endless: bool = False
-    then: Literal["go on", "close", "silent"] = "go on"
+    then: Literal["go on", "close", "silent", "reset", "cut"] = "go on"
 
 
 USUAL = Step()
 SILENT = Step("", then="silent")
 CLOSE = Step("", then="close")
+RST = Step("", then="reset")
+
+
+@dataclass
+class Mail:
+    """One mail that came to a ScriptedServer with its final dot.
+
+    Args:
+        content: as it came, without the dots that SMTP adds.
+        kept: it was not refused (whether or not the client was told).
+        acknowledged: the client was told 250.
+    """
+
+    content: bytes
+    kept: bool
+    acknowledged: bool = False
 
 
 def drip(interval: float, reply: str | None = None, *, endless: bool = False) -> Step:
@@ -377,6 +434,9 @@ class ScriptedServer(_Server):
     kept). A behaviour is a reply, a Step, or a list of them, one for each time the stage is reached, over
     all connections; the last one repeats. A reply may hold several lines; they leave in one packet. A 421
     closes the connection. Every login is accepted.
+
+    `received` holds the content of every mail that came with its final dot, `mails` also what became of it,
+    `fragments` what came of mails that were cut before it; `in_clear` the stages that were reached outside TLS.
     """
 
     def __init__(
@@ -387,16 +447,25 @@ class ScriptedServer(_Server):
         implicit_tls: bool = False,
     ) -> None:
         super().__init__()
-        if unknown := set(replies or {}) - STAGES:
-            message = f"no such stage: {sorted(unknown)}"
-            raise ValueError(message)
         if implicit_tls and tls_context is None:
             raise ValueError("implicit_tls needs a tls_context")
         self.tls_context, self.implicit_tls = tls_context, implicit_tls
         self.stages: list[str] = []
+        self.in_clear: list[str] = []
         self.received: list[bytes] = []
-        self._script = {stage: _steps(behaviour) for stage, behaviour in (replies or {}).items()}
+        self.mails: list[Mail] = []
+        self.fragments: list[bytes] = []
         self._reached = threading.Condition()
+        self.behave(replies)
+
+    def behave(self, replies: Mapping[str, Behaviour] | None = None) -> None:
+        """Put another table in place of the present one, from the next stage on; without one all is usual again."""
+        if unknown := set(replies or {}) - STAGES:
+            message = f"no such stage: {sorted(unknown)}"
+            raise ValueError(message)
+        script = {stage: _steps(behaviour) for stage, behaviour in (replies or {}).items()}
+        with self._reached:
+            self._script = script
 
     @property
     def commands(self) -> list[str]:
@@ -409,10 +478,12 @@ class ScriptedServer(_Server):
             came = self._reached.wait_for(lambda: self.stages.count(stage) >= count, timeout)
             assert came, f"{stage} not reached {count} times in {timeout} s: {self.stages}"
 
-    def enter(self, stage: str) -> Step:
-        """Note that a stage is reached and say what to do there."""
+    def enter(self, stage: str, *, secure: bool) -> Step:
+        """Note that a stage is reached, in TLS or in clear, and say what to do there."""
         with self._reached:
             self.stages.append(stage)
+            if not secure:
+                self.in_clear.append(stage)
             self._reached.notify_all()
             return next(self._script[stage]) if stage in self._script else USUAL
 
@@ -482,24 +553,44 @@ class _Conversation:
             raise _HangUp
 
     def _body(self) -> None:
+        content = self._content()
+        step = self._enter("DOT")
+        mail = Mail(content, kept=not (step.reply or "").startswith(("4", "5")))
+        self.server.received.append(content)
+        self.server.mails.append(mail)
+        code = self._do("DOT", step)
+        mail.acknowledged = code.startswith("2")
+
+    def _content(self) -> bytes:
         lines: list[bytes] = []
-        while (line := self._line()) != b".\r\n":
-            lines.append(line.removeprefix(b"."))
-            if len(lines) == 1:
-                self._step("BODY")
-        self.server.received.append(b"".join(lines))
-        self._step("DOT")
+        try:
+            while (line := self._line()) != b".\r\n":
+                lines.append(line.removeprefix(b"."))
+                if len(lines) == 1:
+                    self._step("BODY")
+        except (_HangUp, OSError):
+            self.server.fragments.append(b"".join(lines) + self._unread)
+            raise
+        return b"".join(lines)
+
+    def _enter(self, stage: str) -> Step:
+        return self.server.enter(stage, secure=isinstance(self.sock, ssl.SSLSocket))
 
     def _step(self, stage: str) -> str:
-        step = self.server.enter(stage)
+        return self._do(stage, self._enter(stage))
+
+    def _do(self, stage: str, step: Step) -> str:
         reply = self._usual(stage) if step.reply is None else step.reply
         if step.endless:
             self._drip(itertools.cycle(f"{reply[:3]}-wait\r\n".encode()), step.interval)
         elif reply:
-            self._send(f"{reply}\r\n".encode(), step.interval)
+            line_end = "" if step.then == "cut" else "\r\n"
+            self._send(f"{reply}{line_end}".encode(), step.interval)
         if step.then == "silent":
             self._ignore()
-        if step.then == "close" or reply.startswith("421"):
+        if step.then == "reset":  # without lingering, closing sends RST
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if step.then in {"close", "reset", "cut"} or reply.startswith("421"):
             raise _HangUp
         return reply[:3]
 

@@ -15,6 +15,7 @@ import pytest
 
 from .servers import (
     CLOSE,
+    RST,
     SILENT,
     USUAL,
     Authority,
@@ -303,3 +304,72 @@ def test_scripted_implicit_tls_silent_in_the_handshake(authority: Authority) -> 
 def test_an_unknown_stage_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="RCTP"):
         ScriptedServer({"RCTP": CLOSE})
+
+
+def test_a_port_that_is_down_refuses_and_answers_again_when_it_is_back() -> None:
+    with ScriptedServer({"CONNECT": [USUAL, SILENT, USUAL]}) as server:
+        send(server)
+        port, waiting = server.port, socket.create_connection((server.host, server.port), 2)
+        server.wait_for_stage("CONNECT", 2)
+        server.go_down()
+        assert waiting.recv(1) == b""
+        waiting.close()
+        with pytest.raises(ConnectionRefusedError):
+            client(server)
+        server.come_back()
+        assert server.port == port
+        send(server)
+    assert len(server.received) == 2
+
+
+def test_a_server_may_stop_while_it_is_down() -> None:
+    with SMTPServer() as server:
+        send(server)
+        server.go_down()
+    with pytest.raises(ConnectionRefusedError):
+        client(server)
+
+
+def test_a_connection_can_be_reset() -> None:
+    with ScriptedServer({"CONNECT": RST}) as server:
+        with socket.create_connection((server.host, server.port), 2) as sock, pytest.raises(ConnectionResetError):
+            sock.recv(1)
+
+
+def test_another_table_takes_the_place_of_the_first_one() -> None:
+    with ScriptedServer({"RCPT": "550 5.1.1 No"}) as server:
+        with pytest.raises(smtplib.SMTPRecipientsRefused):
+            send(server)
+        server.behave({"MAIL": ["451 4.3.0 Later", USUAL]})
+        with pytest.raises(smtplib.SMTPResponseException, match="Later"):
+            send(server)
+        server.behave()
+        send(server)
+        with pytest.raises(ValueError, match="RCTP"):
+            server.behave({"RCTP": CLOSE})
+
+
+def test_it_tells_what_was_kept_what_was_acknowledged_and_what_was_cut() -> None:
+    with ScriptedServer({"DOT": [USUAL, "554 5.7.1 No", CLOSE], "BODY": [USUAL, USUAL, USUAL, CLOSE]}) as server:
+        send(server)
+        with pytest.raises(smtplib.SMTPDataError):
+            send(server)
+        for _ in range(2):
+            with pytest.raises((smtplib.SMTPServerDisconnected, ConnectionError)):
+                send(server)
+    assert [(mail.kept, mail.acknowledged) for mail in server.mails] == [(True, True), (False, False), (True, False)]
+    assert [mail.content for mail in server.mails] == server.received
+    (fragment,) = server.fragments
+    assert fragment.startswith(b"From: app@example.com\r\n")
+
+
+def test_it_tells_what_came_in_clear(authority: Authority) -> None:
+    with ScriptedServer(tls_context=authority.good) as server:
+        whole_session(server, authority, timeout=5)
+    assert server.in_clear == ["CONNECT", "EHLO", "STARTTLS", "HANDSHAKE"]
+
+
+def test_a_self_signed_certificate_is_refused_as_one(authority: Authority) -> None:
+    with ScriptedServer(tls_context=authority.self_signed) as server, client(server) as smtp:
+        with pytest.raises(ssl.SSLCertVerificationError, match=r"self.signed certificate"):
+            smtp.starttls(context=authority.client_context())

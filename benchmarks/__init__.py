@@ -1,0 +1,1 @@
+"""How fast it is, measured: `make bench` and `make load`. The application imports nothing of this."""

@@ -1,0 +1,94 @@
+"""Sender and recipient in one packet, for servers that say they take it so (RFC 2920)."""
+
+import pytest
+
+from tests.conftest import MakeApp, on_sqlite
+from tests.mail.office import SECURE, addresses_of, app_for, ask, assert_uncharged, deliver, rows
+from tests.smtp.servers import USUAL, Authority, ScriptedServer, SMTPServer, Step
+
+pytestmark = on_sqlite  # what is stored is no part of it
+TAKES_BOTH = {"EHLO": "250-scripted.test\r\n250 PIPELINING"}
+TAKES_ONE = {"EHLO": "250-scripted.test\r\n250 8BITMIME"}
+# No answer to the sender before the recipient has come.
+WAITS_FOR_BOTH = {"MAIL": Step(""), "RCPT": "250 2.1.0 OK\r\n250 2.1.5 OK"}
+
+
+def test_a_server_that_answers_both_at_once_gets_the_mail(make_app: MakeApp) -> None:
+    with ScriptedServer({**TAKES_BOTH, **WAITS_FOR_BOTH}) as server:
+        app = app_for(make_app, server)
+        ask(app)
+        assert deliver(app) == (1, None)
+        assert len(server.received) == 1
+
+
+def test_a_server_that_does_not_say_so_gets_one_after_the_other(make_app: MakeApp) -> None:
+    with ScriptedServer({**TAKES_ONE, **WAITS_FOR_BOTH}) as server:
+        app = app_for(make_app, server)
+        ask(app)
+        deliver(app)
+        assert server.commands == ["EHLO", "MAIL"]
+
+
+def test_what_a_server_said_before_tls_does_not_count(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path):
+    authority = Authority()
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_pem_path(tmp_path)))
+    offers = ["250-scripted.test\r\n250-PIPELINING\r\n250 STARTTLS", "250-scripted.test\r\n250 AUTH PLAIN"]
+    with ScriptedServer({"EHLO": offers, **WAITS_FOR_BOTH}, tls_context=authority.good) as server:
+        app = app_for(make_app, server, **SECURE)
+        ask(app)
+        deliver(app)
+        assert "RCPT" not in server.commands
+
+
+def test_a_batch_goes_over_one_connection(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    authority = Authority()
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_pem_path(tmp_path)))
+    with SMTPServer(tls_context=authority.good, auth=(SECURE["EMAIL_USER"], SECURE["EMAIL_PASS"])) as server:
+        server.extensions = ("PIPELINING",)
+        app = app_for(make_app, server, **SECURE)
+        people = [f"robin.{number}@example.com" for number in range(5)]
+        for address in people:
+            ask(app, address)
+        assert deliver(app) == (5, None)
+        assert [mail.rcpt_tos for mail in server.messages] == [[address] for address in people]
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("ehlo", [TAKES_BOTH, TAKES_ONE])
+def test_a_refused_recipient_spares_the_next_mail(ehlo: dict[str, str], make_app: MakeApp) -> None:
+    with ScriptedServer({**ehlo, "RCPT": ["550 5.1.1 Nobody here", USUAL]}) as server:
+        app = app_for(make_app, server)
+        ask(app, "gone@example.com")
+        ask(app, "alice@example.com")
+        assert deliver(app) == (2, None)
+        assert [(row.address, row.run_after) for row in rows(app)] == [("gone@example.com", None)]
+        assert server.connections == 1
+        assert b"To: alice@example.com" in server.received[0]
+
+
+@pytest.mark.parametrize("ehlo", [TAKES_BOTH, TAKES_ONE])
+@pytest.mark.parametrize("refusal", ["450 4.7.1 Later", "550 5.7.1 Not you", "421 4.3.2 Closing"])
+def test_a_refused_sender_lets_all_mail_wait_and_the_next_pass_delivers_it(
+    refusal: str, ehlo: dict[str, str], make_app: MakeApp
+) -> None:
+    with ScriptedServer({**ehlo, "MAIL": [refusal, USUAL]}) as server:
+        app = app_for(make_app, server)
+        ask(app)
+        done, problem = deliver(app)
+        assert (done, problem is None) == (0, False)
+        assert_uncharged(app)
+        assert deliver(app) == (1, None)
+        assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("ehlo", [TAKES_BOTH, TAKES_ONE])
+def test_a_line_that_breaks_between_the_two_answers_charges_this_mail_alone(
+    ehlo: dict[str, str], make_app: MakeApp
+) -> None:
+    with ScriptedServer({**ehlo, "MAIL": [Step("250 2.1.0 OK", then="close"), USUAL]}) as server:
+        app = app_for(make_app, server)
+        ask(app, "first@example.com")
+        ask(app, "second@example.com")
+        assert deliver(app) == (2, None)
+        assert addresses_of(app) == ["first@example.com"]
+        assert rows(app)[0].attempts == 1

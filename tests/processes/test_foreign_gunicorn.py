@@ -1,0 +1,44 @@
+"""gunicorn with a configuration of somebody else's: it serves, no worker runs, and that is said."""
+
+import json
+
+from pwreset.mail.statistics import NOBODY_DELIVERS
+from tests.processes.conftest import STARTED, Instance, Serve
+from tests.processes.servers import Browser, Gunicorn, until
+from tests.smtp.servers import SMTPServer
+
+FOREIGN = ("-c", "/dev/null", "--workers", "1", "wsgi:app")
+
+
+def a_minute_passes(instance: Instance) -> None:
+    """Let what waits have been asked for two minutes ago; each engine has its own words for that."""
+    for sql in (
+        "UPDATE outbox SET run_after = datetime(run_after, '-2 minutes')",
+        "UPDATE outbox SET run_after = run_after - interval '2 minutes'",
+    ):
+        if ("interval" in sql) == (type(instance.database).__name__ != "SQLite"):
+            instance.query(sql)
+
+
+def health(server: Gunicorn) -> tuple[int, dict[str, str]]:
+    page = Browser(server).get("/healthz")
+    return page.status, json.loads(page.text)
+
+
+def test_mail_that_nobody_delivers_is_told_by_healthz_and_the_log_until_a_worker_is_there(
+    instance: Instance, serve: Serve, observer
+):
+    with SMTPServer() as mail_server:
+        relay = {"EMAIL_PORT": mail_server.port, "PYTHONPATH": observer}
+        server = serve(Gunicorn, *FOREIGN, **relay)
+        assert Browser(server).submit("/register/", email="new@example.com").status == 302
+        assert STARTED not in server.log()
+        assert health(server) == (200, {"status": "ok"})
+        a_minute_passes(instance)
+        assert health(server) == (200, {"status": "mail is not delivered"})
+        assert server.log().count(NOBODY_DELIVERS) == 1
+        serve(Gunicorn, visit=False, **relay)  # as it should be
+        mail_server.wait_for(1, timeout=30)
+        instance.wait_until_all_is_sent()
+        until(lambda: health(server) == (200, {"status": "ok"}), "a healthy site")
+        assert server.log().count(NOBODY_DELIVERS) == 1
