@@ -22,6 +22,7 @@ class Post:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self.copies: Counter[str] = Counter()  # by Message-ID
+        self.recipients: set[str] = set()
         self.delays: list[float] = []
         self._asked: dict[str, float] = {}
         self._waiting: dict[str, asyncio.Future[str]] = {}
@@ -56,6 +57,7 @@ class Post:
 
     def _take(self, mail: Mail) -> None:
         self.copies[mail.message_id] += 1
+        self.recipients.add(mail.recipient)
         asked = self._asked.pop(mail.recipient, None)
         if asked is not None:
             self.delays.append(mail.at - asked)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from benchmarks.pace import BOUND, percentile
 from benchmarks.report import Report
+from benchmarks.visits import NOTICE, UNKNOWN_ADDRESS
 
 if TYPE_CHECKING:
     from benchmarks.load import Run
 
 # Why an accepted request is not a mail of its own.
 ACCOUNTED_FOR = ("merged", "expired", "refused")
-TO_NOBODY = "reset, unknown address"
 MEBI = 1024 * 1024
 
 
@@ -54,7 +54,7 @@ def _write_speed(run: "Run", report: Report) -> None:
 def _write_books(run: "Run", report: Report) -> None:
     accepted, mails = run.books.accepted, len(run.post.copies)
     events = {kind: run.events.get(kind, 0) for kind in ("mailed", *ACCOUNTED_FOR)}
-    owed = sum(accepted.values()) - accepted[TO_NOBODY]
+    owed = sum(accepted.values()) - accepted[UNKNOWN_ADDRESS]
     lost = owed - mails - sum(events[kind] for kind in ACCOUNTED_FOR)
     report.say(f"Accepted: {_listed(accepted)}. Mailed: {mails}, by distinct Message-ID, half of them")
     report.say(
@@ -62,9 +62,11 @@ def _write_books(run: "Run", report: Report) -> None:
     )
     report.say(f"The application's own books: {_listed(events)}; notices are not in them.\n")
     report.hold("lost: accepted, and neither mailed, merged, expired nor refused", abs(lost), below=1)
+    forgotten = run.books.addresses - run.post.recipients
+    report.hold("addresses that are owed a mail and got none", len(forgotten), below=1)
     report.hold("left in the outbox", sum(run.waiting.values()), below=1)
     report.hold("duplicates", sum(run.post.copies.values()) - mails, below=1)
-    notices = accepted["notice of a new password"]
+    notices = accepted[NOTICE]
     report.hold(
         "mails that the application's books and the mail server count apart",
         abs(events["mailed"] + notices - mails),

@@ -21,6 +21,9 @@ PASSWORD, NEW_PASSWORD = "seven green lanterns drift", "quiet rivers under old b
 KNOWN, MEMBERS, FORGETFUL = 20_000, 2_000, 10_000
 STATIC = tuple(f"/static/{name}" for name in ("pico.min.css", "pwreset.css", "pwreset.js", "favicon.svg"))
 TOKEN = re.compile(rb'name="csrf_token"[^>]*value="([^"]+)"')
+# What is asked for and accepted.
+KNOWN_ADDRESS, UNKNOWN_ADDRESS = "reset of a known address", "reset of an unknown address"
+REGISTRATION, NOTICE = "registration", "notice of a new password"
 PAUSE = (0.2, 1.0)  # seconds between two pages; people take longer, which costs the server nothing
 
 
@@ -38,7 +41,7 @@ class UnexpectedAnswer(Exception):
         path: of the page; a link's is no more to be printed here than in a log.
     """
 
-    def __init__(self, what: str, path: str) -> None:
+    def __init__(self, what: object, path: str) -> None:
         super().__init__(f"{what} at {re.sub(r'(?<=/password-reset-confirm/).*', '...', path)}")
 
 
@@ -47,6 +50,7 @@ class Books:
     """What visitors were promised, and how long they waited."""
 
     accepted: Counter[str] = field(default_factory=Counter)  # by what was asked for
+    addresses: set[str] = field(default_factory=set)  # that are owed a mail at least
     visits: Counter[str] = field(default_factory=Counter)
     seconds: list[tuple[str, float, float]] = field(default_factory=list)  # kind of request, when it ended, how long
     errors: list[str] = field(default_factory=list)
@@ -113,6 +117,13 @@ class Visitor:
         """Read and type."""
         self.due = asyncio.get_running_loop().time() + self.town.chance.uniform(*PAUSE)
 
+    def accepted(self, what: str, address: str) -> None:
+        """Note what the site has just taken on."""
+        self.books.accepted[what] += 1
+        if what != UNKNOWN_ADDRESS:
+            self.books.addresses.add(address)
+            self.town.post.expect(address)
+
     async def _send(self, kind: str, status: int, method: str, path: str, body: str = "") -> Answer:
         loop = asyncio.get_running_loop()
         await asyncio.sleep(max(0.0, self.due - loop.time()))
@@ -121,7 +132,7 @@ class Visitor:
         self.books.seconds.append((kind, ended, ended - self.due))
         self.due = ended
         if answer.status != status:
-            raise UnexpectedAnswer(f"{answer.status} for {method}", path)
+            raise UnexpectedAnswer(answer.status, path)
         return answer
 
 
@@ -140,29 +151,29 @@ async def looks_around(visitor: Visitor) -> None:
 async def asks_for_a_known_address(visitor: Visitor) -> None:
     """Ask for a reset of somebody's account, and leave it at that."""
     address = f"known.{visitor.town.chance.randrange(KNOWN)}@example.com"
-    await _ask(visitor, address, "reset, known address")
+    await _ask(visitor, address, KNOWN_ADDRESS)
 
 
 async def asks_for_an_unknown_address(visitor: Visitor) -> None:
     """Ask for a reset where there is no account."""
-    await _ask(visitor, f"nobody.{next(visitor.town.strangers)}@example.net", "reset, unknown address")
+    await _ask(visitor, f"nobody.{next(visitor.town.strangers)}@example.net", UNKNOWN_ADDRESS)
 
 
 async def asks_twice(visitor: Visitor) -> None:
     """Send the form of the page after it too: the second row is put off, or merges."""
     address = f"known.{visitor.town.chance.randrange(KNOWN)}@example.com"
-    page = await _ask(visitor, address, "reset, known address")
+    page = await _ask(visitor, address, KNOWN_ADDRESS)
     answer = await visitor.submit(page, "reset or register", to="/password-reset/", email=address)
-    visitor.books.accepted["reset, known address"] += 1
+    visitor.accepted(KNOWN_ADDRESS, address)
     await visitor.follow(answer)
 
 
 async def resets_a_password(visitor: Visitor) -> None:
     """Go the whole way: ask, follow the mailed link, choose a password, and half of them log in with it."""
     address = f"forgetful.{next(visitor.town.forgetful)}@example.com"
-    await _ask(visitor, address, "reset, known address")
+    await _ask(visitor, address, KNOWN_ADDRESS)
     await _choose_a_password(visitor, address)
-    visitor.books.accepted["notice of a new password"] += 1
+    visitor.accepted(NOTICE, address)
     if visitor.town.chance.random() < 0.5:
         await _log_in(visitor, address, NEW_PASSWORD)
 
@@ -172,8 +183,7 @@ async def registers(visitor: Visitor) -> None:
     address = f"new.{next(visitor.town.newcomers)}@example.com"
     page = await visitor.get("/register/")
     answer = await visitor.submit(page, "reset or register", email=address)
-    visitor.books.accepted["registration"] += 1
-    visitor.town.post.expect(address)
+    visitor.accepted(REGISTRATION, address)
     await visitor.follow(answer)
     if visitor.town.chance.random() < 0.2:
         await _choose_a_password(visitor, address)
@@ -223,8 +233,7 @@ JOURNEYS: dict[Journey, int] = {
 async def _ask(visitor: Visitor, address: str, what: str) -> Answer:
     page = await visitor.get("/password-reset/")
     answer = await visitor.submit(page, "reset or register", email=address)
-    visitor.books.accepted[what] += 1
-    visitor.town.post.expect(address)
+    visitor.accepted(what, address)
     return await visitor.follow(answer)
 
 

@@ -4,8 +4,9 @@ import click
 from alembic import context
 from flask import current_app
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
+NOT_PERMITTED = "42501"  # PostgreSQL: the role may not make tables, or not read them
 migrate = current_app.extensions["migrate"]
 
 
@@ -24,6 +25,9 @@ def migrate_on(connection: Connection) -> None:
 try:
     with migrate.db.engine.connect() as connection:
         migrate_on(connection)
-except OperationalError as error:
-    msg = f"The database does not answer: {error.orig}. Check DATABASE_URL."
+except (OperationalError, ProgrammingError) as error:
+    if isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) != NOT_PERMITTED:
+        raise  # a mistake in a migration, whose author wants to see all of it
+    why = str(error.orig).partition("\n")[0]
+    msg = f"The database can't be used: {why}. Check DATABASE_URL."
     raise click.ClickException(msg) from None

@@ -15,10 +15,10 @@ import click
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Flask
-from sqlalchemy.exc import OperationalError
 from werkzeug.serving import is_running_from_reloader
 
 from config import ROOT
+from pwreset.database import UNAVAILABLE
 from pwreset.extensions import db
 from pwreset.logs import log_to_console
 from pwreset.mail import watch
@@ -40,7 +40,7 @@ def init_app(app: Flask) -> None:
     log_to_console(app.config["LOG_FORMAT"])
     try:
         check_schema(app)
-    except OperationalError as error:
+    except UNAVAILABLE as error:
         msg = f"The database does not answer ({type(error).__name__}). Check DATABASE_URL."
         raise click.ClickException(msg) from None
     reloads = context.params.get("reload")
@@ -98,7 +98,7 @@ def require_schema(app: Flask) -> None:
         check_schema(app)
     except click.ClickException as error:
         refuse(error.message)
-    except OperationalError:
+    except UNAVAILABLE:
         logging.getLogger(__name__).warning("The database does not answer.")
 
 

@@ -79,24 +79,28 @@ def _deliver(row: OutboxMessage, connection: Connection) -> None:
         return _send(row, letter, None, connection)
     turn = throttle.take_turn(letter.user, REQUESTS[row.kind])
     if isinstance(turn, Turn):
+        db.session.commit()  # writing a mail takes its time, and SQLite has one lock for all who write
         return _send(row, letter, turn, connection)
     return throttle.merge_or_put_off(row, letter.user.id, turn)
 
 
 def _send(row: OutboxMessage, letter: messages.Letter, turn: Turn | None, connection: Connection) -> None:
     user_id = letter.user.id if letter.user else None
-    message = _write(row, letter, user_id)
+    message = _write(row, letter, user_id, turn)
     if message is not None:
         _hand_over(row, user_id, message, turn, connection)
 
 
-def _write(row: OutboxMessage, letter: messages.Letter, user_id: int | None) -> messages.Message | None:
+def _write(
+    row: OutboxMessage, letter: messages.Letter, user_id: int | None, turn: Turn | None
+) -> messages.Message | None:
     try:
         message = messages.write(row, letter)
     except UNAVAILABLE:  # no fault of the row: it stays leased and comes again
         raise
     except Exception as error:  # noqa: BLE001 (a row that can't be written must not stop those behind it)
         db.session.rollback()
+        _hand_back(turn)
         _give_up(row, user_id, f"the mail could not be written ({type(error).__name__})")
         return None
     db.session.commit()  # no transaction stays open while the server is spoken to

@@ -78,9 +78,8 @@ def discard(row: OutboxMessage, outcome: Counted) -> None:
 
 def expire(row: OutboxMessage, asked_before: datetime) -> bool:
     """Delete a leased row that was asked for too long ago; False if a newer request merged into it meanwhile."""
-    mine = OutboxMessage.id == row.id, OutboxMessage.run_after == row.run_after
     still_old = OutboxMessage.created_at < asked_before
-    found = _delete(and_(*mine, still_old), Counted.EXPIRED)
+    found = _delete(and_(_leased_as(row), still_old), Counted.EXPIRED)
     db.session.commit() if found else db.session.rollback()
     return found > 0
 
@@ -131,16 +130,17 @@ def merge(row: OutboxMessage) -> bool:
     long, and one under a lease, whose mail may be written already, with a link that is dead by now.
 
     Returns:
-        False where there is none; nothing is changed then, nor what else the transaction holds.
+        False where there is none, or where the lease was lost, since somebody else decides then; the transaction is the
+        caller's to undo.
     """
     same = OutboxMessage.email_key == row.email_key, OutboxMessage.kind == row.kind
     unclaimed = OutboxMessage.run_after.is_not(None), OutboxMessage.leased.is_(False), OutboxMessage.attempts == 0
     waiting = OutboxMessage.id < row.id, *unclaimed
     older = select(OutboxMessage.id).where(*same, *waiting).order_by(OutboxMessage.id).limit(1).scalar_subquery()
     stands = update(OutboxMessage).where(OutboxMessage.id == older, *waiting).values(created_at=row.created_at)
-    if not db.session.execute(stands).rowcount:  # type: ignore[attr-defined]
+    if not db.session.execute(stands).rowcount or not _delete(_leased_as(row), Counted.MERGED):  # type: ignore[attr-defined]
         return False
-    discard(row, Counted.MERGED)
+    db.session.commit()
     return True
 
 
@@ -165,11 +165,15 @@ def _delete(which: ColumnElement[bool], outcome: Counted) -> int:
     return len(kinds)
 
 
+def _leased_as(row: OutboxMessage) -> ColumnElement[bool]:
+    return and_(OutboxMessage.id == row.id, OutboxMessage.run_after == row.run_after)
+
+
 def _reschedule(row: OutboxMessage, outcome: Counted | None = None, **values: Any) -> bool:
     # Only under this worker's own lease: a worker that froze past it must not undo what the next one did, so the whole
     # transaction, with the events in it, stands or falls with the lease.
-    mine = and_(OutboxMessage.id == row.id, OutboxMessage.run_after == row.run_after)
-    found = db.session.execute(update(OutboxMessage).where(mine).values(leased=False, **values)).rowcount  # type: ignore[attr-defined]
+    mine = update(OutboxMessage).where(_leased_as(row)).values(leased=False, **values)
+    found = db.session.execute(mine).rowcount  # type: ignore[attr-defined]
     if found and outcome:
         counters.add(outcome, row.kind)
     db.session.commit() if found else db.session.rollback()

@@ -1,6 +1,7 @@
 """What becomes of a row: sent, merged, put off, expired, refused; and never lost."""
 
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -16,6 +17,7 @@ from pwreset.extensions import db
 from pwreset.mail.delivery import deliver_pending
 from pwreset.models import User
 from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user
+from tests.databases import Database
 from tests.mail.office import NOTICE, addresses_of, app_for, ask, deliver, event_kinds, rows, users, wait_over
 from tests.smtp.servers import SMTPServer, in_turn
 
@@ -456,3 +458,30 @@ def test_no_transaction_is_open_while_the_server_is_spoken_to(make_app: MakeApp)
         assert len(server.messages) == 1
     assert held == ["free"]
     assert rows(app) == []
+
+
+class Writer:
+    """A name of the site that writes into the database, over a connection of its own, whenever it is read."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def __str__(self) -> str:
+        self.database.query("UPDATE outbox SET language = 'en'")
+        return "example.com"
+
+
+def test_others_can_write_while_a_mail_is_being_written(app: Flask, alice: int, database: Database, post_room) -> None:
+    app.jinja_env.globals["site_name"] = Writer(database)
+    ask(app, kind=RESET)
+    began = time.monotonic()
+    assert deliver(app) == (1, None)
+    assert time.monotonic() - began < 4  # a lock is waited for 5 s
+    assert len(post_room.mails()) == 1
+
+
+def test_a_mail_that_can_not_be_written_uses_up_no_turn(app: Flask, alice: int, post_room: PostRoom) -> None:
+    ask(app, kind=RESET, html_email_template_name="no/such.html")
+    ask(app, kind=RESET)
+    deliver(app)
+    assert len(post_room.mails()) == 1

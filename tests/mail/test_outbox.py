@@ -10,6 +10,7 @@ import time_machine
 from flask import Flask
 from sqlalchemy import event
 
+from pwreset import counters
 from pwreset.clock import utcnow
 from pwreset.counters import Counted
 from pwreset.extensions import db
@@ -169,6 +170,27 @@ def test_a_worker_that_lost_its_lease_may_delete_what_it_sent(make_app: MakeApp)
         claimed(app)
         with_app(app, outbox.discard, frozen, Counted.DELIVERED)
     assert rows(app) == []
+
+
+@pytest.mark.parametrize("by_then", ["leased", "merged"])
+def test_a_worker_that_lost_its_lease_does_not_merge(by_then: str, make_app: MakeApp) -> None:
+    app = make_app(OUTBOX_LEASE_SECONDS=45)
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app)
+        with_app(app, outbox.put_off, claimed(app), NOW + timedelta(minutes=1))
+        ask(app)
+        frozen = claimed(app)
+        clock.shift(46)
+        newer = claimed(app)
+        if by_then == "merged":
+            with_app(app, outbox.merge, newer)
+        before = [(row.id, row.run_after, row.leased) for row in rows(app)]
+        with app.app_context():
+            assert not outbox.merge(frozen)
+            db.session.rollback()
+            totals = counters.totals()
+        assert [(row.id, row.run_after, row.leased) for row in rows(app)] == before
+    assert totals.get((Counted.MERGED, frozen.kind), 0) == (by_then == "merged")
 
 
 def test_a_released_row_is_due_at_once_uncharged_and_in_its_place(app: Flask) -> None:

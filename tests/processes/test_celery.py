@@ -89,7 +89,7 @@ class People:
 def run_celery(serve: Serve, broker: Broker, mail_port: int, *options: str, **settings: object) -> Server:
     """Start beat, and a worker with these options, which is returned."""
     settings = {"CELERY_BROKER_URL": broker.url, "EMAIL_PORT": mail_port, **settings}
-    serve(CeleryBeat, **settings)
+    serve(CeleryBeat, visit=False, **settings)
     return serve(CeleryWorker, *options, **settings)
 
 
@@ -108,9 +108,7 @@ def test_a_reset_asked_for_at_gunicorn_is_mailed_by_celery_alone(
         worker = run_celery(serve, broker, mail_server.port)
         (mail,) = mail_server.wait_for(1, timeout=PATIENCE)
         assert mail.rcpt_tos == ["alice@example.com"]
-        assert f"{web.url.replace('http://', '')}" not in mail.message["Message-ID"]
-        instance.wait_until_all_is_sent()
-        assert "Mail 1 (password_reset) sent" in worker.log()
+        until(lambda: "Mail 1 (password_reset) sent" in worker.log(), "the worker's own line")
         web.terminate()
         web.wait()
         assert STARTED not in web.log()
@@ -171,9 +169,8 @@ def test_the_broker_holds_one_ring_without_address_or_token_however_many_ask_and
     with SMTPServer() as mail_server:
         settings = {"CELERY_BROKER_URL": broker.url, "EMAIL_PORT": mail_server.port}
         asked = people.ask(3)
-        serve(CeleryBeat, **settings)
-        serve(CeleryBeat, **settings)
-        until(lambda: broker.rings() == 1, "the first ring")
+        beats = [serve(CeleryBeat, visit=False, **settings) for _ in range(2)]
+        until(lambda: all("takes rings" in beat.log() for beat in beats), "both to ring")
         asked += people.ask(3)
         time.sleep(3.5)  # a ring a second from each
         assert broker.rings() <= 2  # both may have rung at once
@@ -215,7 +212,7 @@ def test_several_workers_send_each_of_many_mails_once(instance: Instance, serve:
         second = serve(CeleryWorker, CELERY_BROKER_URL=redis.url, EMAIL_PORT=mail_server.port)
         instance.wait_until_all_is_sent()
         assert sorted(mail.rcpt_tos[0] for mail in mail_server.messages) == asked
-        assert first.log().count(" sent") + second.log().count(" sent") == 200
+        until(lambda: first.log().count(" sent") + second.log().count(" sent") == 200, "a line for each mail")
 
 
 def test_a_pool_process_killed_in_a_send_is_replaced_and_the_mail_comes_again_when_its_lease_ends(
@@ -240,9 +237,13 @@ def test_a_pool_process_killed_in_a_send_is_replaced_and_the_mail_comes_again_wh
 # --- stopping
 
 
-@pytest.mark.parametrize("stop", [Server.terminate, Server.press_ctrl_c], ids=lambda stop: stop.__name__)
+@pytest.mark.parametrize(
+    ("stop", "status"),
+    [(Server.terminate, 0), (Server.press_ctrl_c, 1)],  # as Celery has it
+    ids=["terminate", "press_ctrl_c"],
+)
 def test_the_mail_under_way_is_sent_once_and_the_next_worker_sends_the_rest_at_once(
-    instance: Instance, serve: Serve, redis: Redis, people: People, stop
+    instance: Instance, serve: Serve, redis: Redis, people: People, stop, status
 ):
     asked = people.ask(3)
     with HoldingServer() as mail_server:
@@ -252,7 +253,7 @@ def test_the_mail_under_way_is_sent_once_and_the_next_worker_sends_the_rest_at_o
         until(lambda: "Warm shutdown" in worker.log(), "the beginning of its end")
         mail_server.go_on()
         before = time.monotonic()
-        assert worker.wait() == 0
+        assert worker.wait() == status
         assert time.monotonic() - before < 10
         assert [mail.rcpt_tos[0] for mail in mail_server.messages] == asked[:1]
         assert instance.query("SELECT attempts, leased FROM outbox") == [(0, False)] * 2
@@ -303,10 +304,10 @@ def test_a_mail_server_that_is_away_is_told_of_once_by_each_process_and_all_mail
     instance: Instance, serve: Serve, redis: Redis, people: People
 ):
     people.ask(3)
-    with ScriptedServer({"CONNECT": ["421 4.3.2 Not now"] * 5 + [USUAL]}) as mail_server:
+    with ScriptedServer({"CONNECT": ["421 4.3.2 Not now"] * 3 + [USUAL]}) as mail_server:
         worker = run_celery(serve, redis, mail_server.port)
-        until(lambda: mail_server.stages.count("CONNECT") >= 4, "some tries")
-        assert instance.query("SELECT attempts, leased FROM outbox WHERE leased IS FALSE") == [(0, False)] * 3
+        until(lambda: mail_server.stages.count("CONNECT") >= 2, "some tries")
+        assert instance.query("SELECT attempts, count(*) FROM outbox GROUP BY attempts") == [(0, 3)]
         instance.wait_until_all_is_sent()
         assert len(mail_server.received) == 3
         assert 1 <= worker.log().count(NO_MAIL) <= 2
@@ -352,13 +353,13 @@ def test_with_log_format_json_every_line_of_the_worker_and_beat_but_the_banner_i
     people.ask(1)
     with SMTPServer() as mail_server:
         worker = run_celery(serve, redis, mail_server.port, LOG_FORMAT="json")
-        instance.wait_until_all_is_sent()
+        until(lambda: "Mail 1 (password_reset) sent" in worker.log(), "the worker's own line")
     lines = worker.log()[worker.log().index("{") :].splitlines()
     records = [json.loads(line) for line in lines]
     assert {"Connected to", "Mail 1 (password_reset) sent"} <= {
         message for record in records for message in (record["message"], record["message"][:12])
     }
-    lonely = serve(CeleryBeat, CELERY_BROKER_URL=f"redis://{HOST}:{free_port()}/0", LOG_FORMAT="json")
+    lonely = serve(CeleryBeat, visit=False, CELERY_BROKER_URL=f"redis://{HOST}:{free_port()}/0", LOG_FORMAT="json")
     until(lambda: "takes no ring" in lonely.log(), "a line of beat's own")
     (line,) = [line for line in lonely.log().splitlines() if "takes no ring" in line]
     assert json.loads(line)["level"] == "WARNING"

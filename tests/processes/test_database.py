@@ -1,7 +1,12 @@
 """The database before, during and after its migrations, as the commands meet it."""
 
+from collections.abc import Iterator
+from secrets import token_hex
+
 import pytest
 
+from tests.conftest import on_postgresql
+from tests.databases import Server
 from tests.processes.conftest import Instance
 from tests.processes.servers import copy_of_the_project
 
@@ -49,6 +54,35 @@ def test_a_database_out_of_reach_is_named_in_one_line(empty_instance: Instance, 
     done = empty_instance.run(*arguments, stdin=PASSWORD, DATABASE_URL=nowhere)
     assert done.returncode == 1
     assert done.stderr == "Error: The database does not answer (OperationalError). Check DATABASE_URL.\n"
+
+
+@pytest.fixture
+def without_rights(postgresql_server: Server, empty_instance: Instance) -> Iterator[dict[str, str]]:
+    """Return the settings of a role that may connect to the database without tables, and do nothing in it."""
+    role = f"pwreset_test_{token_hex(6)}"
+    postgresql_server.run("CREATE ROLE {}", role)
+    yield {"DATABASE_URL": f"{empty_instance.database.settings['DATABASE_URL']}?options=-c%20role%3D{role}"}
+    postgresql_server.run("DROP ROLE {}", role)
+
+
+@on_postgresql
+def test_a_role_that_may_not_make_tables_is_told_in_one_line(empty_instance: Instance, without_rights):
+    done = empty_instance.run("-m", "flask", "db", "upgrade", **without_rights)
+    assert done.returncode == 1
+    assert (
+        done.stderr == "Error: The database can't be used: permission denied for schema public. Check DATABASE_URL.\n"
+    )
+
+
+@on_postgresql
+@pytest.mark.parametrize("arguments", [RUN, CREATE, ("-m", "flask", "db", "upgrade")], ids=names)
+def test_a_role_that_may_not_read_the_tables_is_told_in_one_line(empty_instance: Instance, without_rights, arguments):
+    empty_instance.query("CREATE TABLE alembic_version (version_num text)")
+    empty_instance.query("GRANT USAGE ON SCHEMA public TO public")
+    done = empty_instance.run(*arguments, stdin=PASSWORD, **without_rights)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("Error: The database ")
 
 
 def test_the_migrations_go_up_and_down_and_up_again_and_match_the_models(empty_instance: Instance):

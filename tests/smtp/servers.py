@@ -168,10 +168,14 @@ class Record:
     rcpt_tos: list[str]
     mail_options: list[str]
     content: bytes
-    message: EmailMessage
     smtputf8: bool
     tls: bool
     user: str | None
+
+    @cached_property
+    def message(self) -> EmailMessage:
+        """The content, taken apart."""
+        return email.message_from_bytes(self.content, policy=email.policy.default)
 
 
 class SMTPServer(_Server):
@@ -359,7 +363,6 @@ def _record(smtp: SMTP, session: Session, envelope: Envelope) -> Record:
         rcpt_tos=list(envelope.rcpt_tos),
         mail_options=list(envelope.mail_options),
         content=content,
-        message=email.message_from_bytes(content, policy=email.policy.default),
         smtputf8=envelope.smtp_utf8,
         tls=smtp.transport.get_extra_info("sslcontext") is not None,
         user=session.auth_data.login.decode() if session.auth_data else None,
