@@ -6,7 +6,7 @@ from flask import current_app
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError, ProgrammingError
 
-NOT_PERMITTED = "42501"  # PostgreSQL: the role may not make tables, or not read them
+REFUSED = {"42501", "3F000"}  # PostgreSQL: the role may not make or read tables; there is no schema it may use
 migrate = current_app.extensions["migrate"]
 
 
@@ -26,7 +26,7 @@ try:
     with migrate.db.engine.connect() as connection:
         migrate_on(connection)
 except (OperationalError, ProgrammingError) as error:
-    if isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) != NOT_PERMITTED:
+    if isinstance(error, ProgrammingError) and getattr(error.orig, "sqlstate", None) not in REFUSED:
         raise  # a mistake in a migration, whose author wants to see all of it
     why = str(error.orig).partition("\n")[0]
     msg = f"The database can't be used: {why}. Check DATABASE_URL."

@@ -6,7 +6,9 @@ imports it.
 
 import os
 import signal
+import socket
 import subprocess
+import threading
 import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
@@ -21,7 +23,7 @@ from tests.redis_servers import HOST, SECRET, RedisServer, free_port
 
 RINGS = "pwreset.rings"
 # Not the command `rabbitmq-server`, which is for the machine's own and changes to its user.
-RABBITMQ = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 CONFIGURATION = """
 listeners.tcp.1 = {host}:{port}
 default_user = pwreset
@@ -36,6 +38,7 @@ class Broker(ABC):
     """A broker, on a port that stays the same when it is started again."""
 
     url: str
+    port: int
 
     def __enter__(self) -> Self:
         self.start()
@@ -65,6 +68,14 @@ class Broker(ABC):
         """Delete what it holds, queues too."""
 
     @abstractmethod
+    def turn_away(self) -> None:
+        """Refuse everybody, with a sentence."""
+
+    @abstractmethod
+    def welcome(self) -> None:
+        """Take everybody again."""
+
+    @abstractmethod
     def contents(self) -> list[bytes]:
         """Return everything that it holds."""
 
@@ -81,6 +92,14 @@ class Redis(RedisServer, Broker):
     def forget_everything(self) -> None:
         """Delete every key."""
         self.say("FLUSHALL")
+
+    def turn_away(self) -> None:
+        """Become a replica, as after a failover."""
+        self.say("REPLICAOF", HOST, "1")
+
+    def welcome(self) -> None:
+        """Become what one may write to."""
+        self.say("REPLICAOF", "NO", "ONE")
 
     def contents(self) -> list[bytes]:
         """Return every key, and what it holds."""
@@ -131,7 +150,7 @@ class RabbitMQ(Broker):
     def wait_until_it_answers(self) -> None:
         """Wait until it takes connections."""
         assert self._node is not None
-        until(self._answers, "an answer from RabbitMQ", timeout=2 * PATIENCE)
+        until(self._answers, "an answer from RabbitMQ", timeout=4 * PATIENCE)
 
     def stop(self) -> None:
         """Take it away at once, with the process that tells nodes apart."""
@@ -154,6 +173,15 @@ class RabbitMQ(Broker):
         with Connection(self.url, connect_timeout=5) as connection:
             connection.default_channel.queue_delete(RINGS)
 
+    def turn_away(self) -> None:
+        """Change the password, and end what connections there are."""
+        self._control("change_password", "pwreset", "another")
+        self._control("close_all_connections", "the password has changed")
+
+    def welcome(self) -> None:
+        """Change the password back."""
+        self._control("change_password", "pwreset", SECRET)
+
     def contents(self) -> list[bytes]:
         """Return what waits in the queue, with headers and all; it stays there."""
         held: list[bytes] = []
@@ -170,6 +198,11 @@ class RabbitMQ(Broker):
             return bool(connection.connect())
         time.sleep(0.2)
         return False
+
+    def _control(self, *command: str) -> None:
+        subprocess.run(
+            [RABBITMQ.with_name("rabbitmqctl"), *command], env=self._environment(), capture_output=True, check=True
+        )
 
     def _send(self, number: int) -> None:
         assert self._node is not None
@@ -194,3 +227,66 @@ class RabbitMQ(Broker):
             "detached": 1,  # one process, without a shell around it
         }
         return {name: str(value) for name, value in settings.items()}
+
+
+class Line:
+    """The way to a broker, which can go dead: nothing passes, and nobody is told.
+
+    Args:
+        broker: at its other end.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker, self._listener = broker, socket.create_server((HOST, 0))
+        self.url = broker.url.replace(f":{broker.port}", f":{self._listener.getsockname()[1]}")
+        self._passing = threading.Event()  # of the connections made from now on
+        self._passing.set()
+        self._ends: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+
+    def __enter__(self) -> Self:
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for end in (self._listener, *self._ends):
+            _shut(end)
+        for thread in self._threads:
+            thread.join()
+        for end in (self._listener, *self._ends):
+            end.close()
+
+    def go_dead(self) -> None:
+        """Let nothing pass any more, on new connections neither."""
+        self._passing.clear()
+
+    def come_back(self) -> None:
+        """Let new connections pass; those there were stay dead for ever."""
+        self._passing = threading.Event()
+        self._passing.set()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # the test is over
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection((HOST, self._broker.port))
+                self._ends += near, far
+                for source, target in ((near, far), (far, near)):
+                    thread = threading.Thread(target=_pass, args=(source, target, self._passing))
+                    self._threads.append(thread)
+                    thread.start()
+
+
+def _pass(source: socket.socket, target: socket.socket, passing: threading.Event) -> None:
+    with suppress(OSError):  # one side is gone
+        while heard := source.recv(65536):
+            if passing.is_set():
+                target.sendall(heard)
+    if passing.is_set():
+        _shut(source)
+        _shut(target)
+
+
+def _shut(end: socket.socket) -> None:
+    with suppress(OSError):  # it is gone already
+        end.shutdown(socket.SHUT_RDWR)

@@ -165,6 +165,15 @@ def add_user(app: Flask, email: str, password: str | None) -> int:
         return user.id
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """Let two thousand tests that skip for want of PostgreSQL say so in one line."""
+    report: pytest.TestReport = yield
+    if report.skipped and NO_SERVER in str(report.longrepr):
+        report.longrepr = (__file__, 1, f"Skipped: {NO_SERVER}")
+    return report
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail a run on CI in which a test was skipped."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")

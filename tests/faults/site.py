@@ -16,9 +16,10 @@ must hold after every fault is held, and a row for the table comes out.
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests.databases import Database
 from tests.faults import books
@@ -34,12 +35,19 @@ NO_MAIL = "No mail is being sent"
 class OutboxRun(Server):
     """`flask outbox run`, which serves no page."""
 
+    _launches = 0
+
+    def launch(self) -> Self:
+        """Start the process, and wait for nothing."""
+        self._launches += 1
+        return super().launch()
+
     def command(self) -> Sequence[str]:
         """Return what follows `python`."""
         return "-m", "flask", "outbox", "run"
 
     def _answers(self) -> bool:
-        return "Delivering" in self.log()
+        return self.log().count("Delivering") == self._launches
 
 
 NAMES = {Gunicorn: "gunicorn", FlaskRun: "`flask run`", OutboxRun: "`flask outbox run`"}
@@ -173,7 +181,8 @@ class Site:
         )
 
     def _where(self) -> str:
-        programs = " and ".join(NAMES[type(server)] for server in self.servers)
+        kinds = Counter(NAMES[type(server)] for server in self.servers)
+        programs = " and ".join(name if number == 1 else f"{number} × {name}" for name, number in kinds.items())
         return f"{programs}, {ENGINES[self.tables.engine.dialect.name]}"
 
     def _is_settled(self) -> bool:

@@ -13,12 +13,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPResponse
 from http.cookiejar import CookieJar
@@ -162,7 +163,8 @@ class Server(ABC):
         """Take everything away at once: nobody gets to tidy up."""
         assert self._process is not None
         for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(pid, signal.SIGKILL)
         self._process.wait(PATIENCE)
         until(lambda: not self.processes(), f"the end of all processes of {self}")
 
@@ -267,13 +269,15 @@ def _free_port() -> int:
 @contextmanager
 def _interruptible_children() -> Iterator[None]:
     # A shell ignores SIGINT for its background jobs, and what is ignored stays ignored in children.
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if not ignored or threading.current_thread() is not threading.main_thread():  # no other may change it
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _running() -> Iterator[tuple[int, int]]:

@@ -66,12 +66,17 @@ def without_rights(postgresql_server: Server, empty_instance: Instance) -> Itera
 
 
 @on_postgresql
-def test_a_role_that_may_not_make_tables_is_told_in_one_line(empty_instance: Instance, without_rights):
+@pytest.mark.parametrize(
+    ("granted", "why"),
+    [("USAGE", "permission denied for schema public"), ("CREATE", "no schema has been selected to create in")],
+)
+def test_a_role_that_may_not_make_tables_is_told_in_one_line(
+    empty_instance: Instance, without_rights, granted: str, why: str
+):
+    empty_instance.query(f"GRANT {granted} ON SCHEMA public TO public")
     done = empty_instance.run("-m", "flask", "db", "upgrade", **without_rights)
     assert done.returncode == 1
-    assert (
-        done.stderr == "Error: The database can't be used: permission denied for schema public. Check DATABASE_URL.\n"
-    )
+    assert done.stderr == f"Error: The database can't be used: {why}. Check DATABASE_URL.\n"
 
 
 @on_postgresql

@@ -1,0 +1,161 @@
+"""Two hundred kills under traffic: whatever runs is killed at any moment, and started again as systemd would."""
+
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+
+import pytest
+
+from tests.faults.books import kept_by
+from tests.faults.conftest import OpenSite
+from tests.faults.people import FORM, Answer, TimedBrowser, shape_of
+from tests.faults.site import NAMES, OutboxRun, Site
+from tests.processes.servers import PATIENCE, Gunicorn, Page, Server, until
+from tests.smtp.servers import ScriptedServer, drip
+
+KILLS, SEED = 200, 20261123
+LONGEST_PAUSE = 0.5  # seconds from one kill to the next
+SETTINGS = {"WEB_CONCURRENCY": 4, "OUTBOX_LEASE_SECONDS": 6, "EMAIL_DEADLINE": 5, "EMAIL_TIMEOUT": 4}
+NO_ANSWER = OSError, HTTPException
+ASKERS = 4
+
+
+class Supervisor:
+    """Starts what has ended, as systemd does; what a dead main process left behind is killed first (KillMode=mixed).
+
+    Args:
+        servers: that run already.
+    """
+
+    def __init__(self, *servers: Server) -> None:
+        self.up, self.stopping = set(servers), threading.Event()
+        self._servers = servers
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Watch as long as the block runs, and leave with everything up."""
+        with ThreadPoolExecutor(len(self._servers)) as pool:
+            jobs = [pool.submit(self._watch, server) for server in self._servers]
+            try:
+                yield
+                until(lambda: len(self.up) == len(self._servers) or any(job.done() for job in jobs), "all servers up")
+            finally:
+                self.stopping.set()
+                for job in jobs:
+                    job.result()
+
+    def processes(self) -> list[tuple[int, Server]]:
+        """Return all processes of the servers that are up, with theirs."""
+        return [(pid, server) for server in self._servers if server in self.up for pid in server.processes()]
+
+    def _watch(self, server: Server) -> None:
+        while not self.stopping.wait(0.05):
+            if os.waitid(os.P_PID, server.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+                self.up.discard(server)
+                server.stop_for_certain()
+                server.start()
+                self.up.add(server)
+
+
+class Crowd:
+    """People who ask on and on, each address once, and who are not surprised to be cut off.
+
+    Args:
+        site: where they ask.
+        known: addresses that have an account.
+    """
+
+    def __init__(self, site: Site, known: list[str]) -> None:
+        self.site, self._known, self._numbers = site, iter(known), itertools.count()
+        self.unanswered: list[tuple[str, bool]] = []
+        self._enough = threading.Event()
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Ask as long as the block runs."""
+        with ThreadPoolExecutor(ASKERS) as pool:
+            jobs = [pool.submit(self._go_on) for _ in range(ASKERS)]
+            try:
+                yield
+            finally:
+                self._enough.set()
+                for job in jobs:
+                    job.result()
+
+    def book_what_came_of_the_unanswered(self) -> int:
+        """Take for accepted, as if answered, every request without an answer that was stored; return how many.
+
+        Nobody was promised anything about them, but the books have to know whose mail it is.
+        """
+        mailed = {address for address, _ in kept_by(self.site.mail)}
+        known = [address for address, has_account in self.unanswered if has_account and address in mailed]
+        answered = sum(not answer.known for answer in self.site.people.answers)
+        strangers = self.site.tables.counted().get("unaddressed", 0) - answered
+        assert 0 <= strangers <= sum(not has_account for _, has_account in self.unanswered)
+        shape = self.site.people.answers[0].shape
+        stored = [(address, True) for address in known] + [("a stranger", False)] * strangers
+        self.site.people.answers += [Answer(address, has_account, 302, shape, 0) for address, has_account in stored]
+        return len(stored)
+
+    def _go_on(self) -> None:
+        known = True
+        while not self._enough.wait(0.05):
+            browser = TimedBrowser(self.site.people.server)
+            with suppress(*NO_ANSWER):  # to what asks for nothing yet
+                form = browser.get(FORM)
+                address = next(self._known) if known else f"stranger-{next(self._numbers)}@example.com"
+                self._send(browser, form, address, known=known)
+                known = not known
+
+    def _send(self, browser: TimedBrowser, form: Page, address: str, *, known: bool) -> None:
+        try:
+            page = browser.fill_in(form, email=address)
+        except NO_ANSWER:
+            self.unanswered.append((address, known))
+        else:
+            self.site.people.answers.append(Answer(address, known, page.status, shape_of(page), browser.seconds))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_two_hundred_kills_of_random_processes_under_traffic_lose_nothing(
+    open_site: OpenSite, mail: ScriptedServer
+) -> None:
+    mail.behave({"DOT": drip(0.02)})  # 0.3 s for each mail, so that many are hit in mid-send
+    site = open_site(mail, (), **SETTINGS)
+    # Two cores start processes all the time here; those that only send leave people their turn.
+    servers = [site.start(Gunicorn, "--preload"), *(site.start(OutboxRun, prefix=["nice"]) for _ in range(2))]
+    accounts = [f"somebody-{number:04}@example.com" for number in range(4000)]
+    site.tables.add_accounts(accounts)
+    crowd, supervisor, chance = Crowd(site, accounts), Supervisor(*servers), random.Random(SEED)  # noqa: S311 (no secret)
+    killed: Counter[str] = Counter()
+    with supervisor.at_work(), crowd.asking():
+        while killed.total() < KILLS:
+            time.sleep(chance.uniform(0, LONGEST_PAUSE))
+            pid, server = chance.choice(until(supervisor.processes, "a process"))
+            with suppress(ProcessLookupError):  # it has just ended by itself
+                os.kill(pid, signal.SIGKILL)
+                killed[NAMES[type(server)] if pid == server.pid else "processes that serve"] += 1
+            if killed.total() % 20 == 0:
+                site.tables.let_time_pass()  # or second tries would all wait for the end
+    until(lambda: len(servers[0].processes()) == len(site.servers[servers[0]]), "all of gunicorn's processes")
+    site.remember_processes()
+    mail.behave()
+    site.mended()
+    site.settle(2 * PATIENCE)
+    kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(killed.items()))
+    stored = crowd.book_what_came_of_the_unanswered()
+    site.check(
+        "200 kills under traffic",
+        f"`kill -9` of {kinds}, at random (seed {SEED}), each started again as systemd does",
+        f"{len(crowd.unanswered)} requests got no answer, {stored} of them were stored and mailed; nothing was lost",
+        copies=KILLS,
+    )

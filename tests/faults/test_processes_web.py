@@ -1,0 +1,113 @@
+"""A web process that is killed while somebody asks: what was answered is mailed, what was not stored never is."""
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.client import HTTPException
+
+import pytest
+
+from tests.faults.conftest import OpenSite, on_both
+from tests.faults.held import PostgreSQLLine, held, start_again, wait_until_blocked
+from tests.faults.people import ACCOUNTS, FORM, Answer, TimedBrowser
+from tests.faults.site import OutboxRun, Site
+from tests.processes.servers import PATIENCE, Gunicorn, Server, until
+from tests.smtp.servers import ScriptedServer
+
+ADDRESS = ACCOUNTS[-1]  # others are asked for from the first one on
+
+
+@contextmanager
+def somebody_who_gets_no_answer(site: Site) -> Iterator[None]:
+    """Send a form for ADDRESS while the block runs, in which the web process must end."""
+    browser = TimedBrowser(site.people.server)
+    form = browser.get(FORM)
+    with ThreadPoolExecutor(1) as pool:
+        post = pool.submit(browser.fill_in, form, email=ADDRESS)
+        yield
+        with pytest.raises((OSError, HTTPException)):
+            post.result()
+
+
+def kill_children(site: Site, server: Server) -> None:
+    """Kill the processes that serve, and wait until gunicorn has replaced them by itself."""
+    before = set(server.processes())
+    for pid in before - {server.pid}:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: len(after := set(server.processes())) == len(before) and after & before == {server.pid}, "a new one")
+    site.remember_processes()
+
+
+@on_both
+def test_a_request_whose_web_process_is_killed_before_its_commit_was_never_made(
+    open_site: OpenSite, mail: ScriptedServer
+) -> None:
+    site = open_site(mail, (), WEB_CONCURRENCY=1)
+    server = site.start(Gunicorn)
+    site.people.ask(1)
+    site.settle()
+    with held(site), somebody_who_gets_no_answer(site):
+        wait_until_blocked(site, "INSERT INTO outbox")
+        kill_children(site, server)
+    site.mended()
+    site.people.ask(2)
+    site.settle()
+    site.check(
+        "`kill -9` of the web process before its commit",
+        "killed while the database kept its INSERT waiting",
+        "no answer, no mail; gunicorn replaced the process",
+    )
+
+
+@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+def test_a_request_whose_web_process_is_killed_between_its_commit_and_the_answer_is_mailed(
+    open_site: OpenSite, mail: ScriptedServer, database
+) -> None:
+    with PostgreSQLLine(database.settings["DATABASE_URL"]) as line:
+        site = open_site(mail, (), WEB_CONCURRENCY=1)
+        server = site.start(Gunicorn, OUTBOX_WORKER="none", DATABASE_URL=line.url)
+        site.people.ask(1)
+        line.keep_back.set()
+        with somebody_who_gets_no_answer(site):
+            assert line.kept_back.wait(PATIENCE)
+            line.keep_back.clear()
+            kill_children(site, server)
+        assert [row.address for row in site.tables.waiting()].count(ADDRESS) == 1
+        shape = site.people.answers[0].shape  # the books take it for answered, so that its mail is expected
+        site.people.answers.append(Answer(ADDRESS, known=True, status=302, shape=shape, seconds=0))
+        site.mended()
+        site.start(OutboxRun)
+        site.people.ask(1)
+        site.settle()
+        site.check(
+            "`kill -9` of the web process between commit and answer",
+            "killed while the answer to its COMMIT was kept back",
+            "no answer, but the mail; gunicorn replaced the process",
+        )
+
+
+@on_both
+def test_a_request_whose_web_server_is_killed_after_the_answer_is_mailed_after_the_next_start(
+    open_site: OpenSite, mail: ScriptedServer
+) -> None:
+    site = open_site(mail, (), WEB_CONCURRENCY=1)
+    server = site.start(Gunicorn)
+    site.people.ask(1)
+    site.settle()
+    mail.go_down()
+    site.people.ask(2, again=1)
+    server.kill9()
+    assert len(site.tables.waiting()) >= 4
+    mail.come_back()
+    site.mended()
+    start_again(site, server)
+    site.settle()
+    site.people.ask(1)
+    site.settle()
+    site.check(
+        "`kill -9` of the web server after its answers",
+        "all its processes killed while no mail went out, then started",
+        "mailed after the start, without any visit",
+    )

@@ -1,0 +1,104 @@
+"""Celery's broker, Redis or RabbitMQ, breaks in every way: rings are lost, and mail waits and goes out by itself."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.brokers import Broker, Line, RabbitMQ, Redis
+from tests.conftest import on_postgresql
+from tests.faults.celery_site import OUTAGE, SOON, CelerySite
+from tests.faults.conftest import OpenSite
+from tests.processes.servers import until
+from tests.smtp.servers import ScriptedServer
+
+# A RabbitMQ on a busy machine takes half a minute to start.
+pytestmark = [on_postgresql, pytest.mark.timeout(300)]
+
+NAMES = {Redis: "Redis", RabbitMQ: "RabbitMQ"}
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Redis]:
+    with Redis() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    with RabbitMQ(tmp_path_factory.mktemp("rabbitmq") / "node") as broker:
+        yield broker
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    """Return a broker that holds nothing."""
+    broker: Broker = request.getfixturevalue(request.param)
+    broker.forget_everything()
+    return broker
+
+
+def test_a_broker_that_is_down_at_the_start_is_waited_for(
+    open_site: OpenSite, mail: ScriptedServer, broker: Broker
+) -> None:
+    broker.stop()
+    celery = CelerySite(open_site, mail, broker.url)
+    with celery.site.people.asking(1):
+        until(lambda: "Cannot connect" in celery.worker.log(), "a worker in vain")
+        until(lambda: "takes no ring" in celery.beat.log(), "a beat in vain")
+        time.sleep(OUTAGE / 2)
+        broker.start()
+        celery.site.mended()
+    celery.site.settle(SOON)
+    celery.wait_until_mail_flows()
+    lines = celery.lines()
+    celery.check(f"{NAMES[type(broker)]} down at the start", "of worker and beat; then started", lines)
+
+
+def test_a_broker_that_was_stopped_is_found_again_when_it_is_started(
+    open_site: OpenSite, mail: ScriptedServer, broker: Broker
+) -> None:
+    celery = CelerySite(open_site, mail, broker.url)
+    celery.wait_until_mail_flows()
+    lines = celery.lose_the_broker(broker.stop, broker.start)
+    celery.check(f"{NAMES[type(broker)]} stopped", f"killed, and started {OUTAGE} s later, with nothing kept", lines)
+
+
+def test_a_broker_that_hangs_holds_nobody_for_longer_than_it_hangs(
+    open_site: OpenSite, mail: ScriptedServer, broker: Broker
+) -> None:
+    celery = CelerySite(open_site, mail, broker.url)
+    celery.wait_until_mail_flows()
+    lines = celery.lose_the_broker(broker.freeze, broker.thaw)
+    celery.check(f"{NAMES[type(broker)]} hung", f"SIGSTOP, and SIGCONT {OUTAGE} s later", lines)
+
+
+def test_a_broker_that_forgets_everything_costs_a_ring(
+    open_site: OpenSite, mail: ScriptedServer, broker: Broker
+) -> None:
+    celery = CelerySite(open_site, mail, broker.url)
+    celery.wait_until_mail_flows()
+    lines = celery.lose_the_broker(broker.forget_everything, broker.forget_everything)
+    done = {Redis: "FLUSHALL, twice", RabbitMQ: "its queue deleted, twice"}[type(broker)]
+    celery.check(f"{NAMES[type(broker)]} emptied", done, lines)
+
+
+def test_a_line_to_the_broker_that_went_dead_without_a_word_is_given_up(
+    open_site: OpenSite, mail: ScriptedServer, broker: Broker
+) -> None:
+    with Line(broker) as line:
+        celery = CelerySite(open_site, mail, line.url)
+        celery.wait_until_mail_flows()
+        lines = celery.lose_the_broker(line.go_dead, line.come_back)
+        done = f"nothing passes, and nobody is told; {OUTAGE} s later on new connections alone"
+        celery.check(f"line to {NAMES[type(broker)]} dead", done, lines)
+
+
+def test_a_broker_that_turns_everybody_away_is_asked_again_until_it_does_not(
+    open_site: OpenSite, mail: ScriptedServer, broker: Broker
+) -> None:
+    celery = CelerySite(open_site, mail, broker.url)
+    celery.wait_until_mail_flows()
+    lines = celery.lose_the_broker(broker.turn_away, broker.welcome)
+    done = {Redis: "became a read-only replica, as after a failover", RabbitMQ: "the password changed"}[type(broker)]
+    celery.check(f"{NAMES[type(broker)]} turns all away", f"{done}; taken back {OUTAGE} s later", lines)
