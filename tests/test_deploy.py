@@ -1,4 +1,4 @@
-"""What deploy/ and docs/deploy.md name is there: commands, settings, units. (tests/processes runs nginx itself.)"""
+"""What deploy/ and docs/deploy.md name is there: commands, settings, units (test_nginx.py runs nginx itself)."""
 
 import re
 import shlex

@@ -275,7 +275,7 @@ def test_slow_clients_do_not_hold_up_others(open_site: OpenSite):
         before = time.monotonic()
         for _ in range(5):
             assert Remote(site.nginx).get("/login/").status == 200
-        assert time.monotonic() - before < 5
+        assert time.monotonic() - before < 7  # nginx gives the slow ones up after 10
         assert "POST" not in site.gunicorn.log()
 
 
