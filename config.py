@@ -295,7 +295,7 @@ def _check_stores(settings: dict[str, Any], _given: dict[str, str], problems: li
         if settings[name] is None:
             continue
         scheme, *known = settings[name].partition("://")[0], *packages
-        if scheme not in packages or not _names_a_host(settings[name]):
+        if scheme not in packages or not _names_a_store(settings[name]):
             problems.append(
                 f"{name} is not a URL of {' or '.join(known)}; write {known[0]}://host:port and what follows."
             )
@@ -303,10 +303,11 @@ def _check_stores(settings: dict[str, Any], _given: dict[str, str], problems: li
             problems.append(f"{name} needs the package {packages[scheme]}; {INSTALL}")
 
 
-def _names_a_host(url: str) -> bool:
+def _names_a_store(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        return bool(parts.hostname) and parts.port != 0
+        numbered = parts.path.strip("/") or "0"  # of Redis's databases; what RabbitMQ calls a virtual host is a name
+        return bool(parts.hostname) and parts.port != 0 and (parts.scheme.startswith("amqp") or numbered.isdecimal())
     except ValueError:
         return False
 

@@ -536,7 +536,9 @@ def test_a_store_whose_package_is_there_is_taken(name: str, url: str, package: s
     assert str(config.read({name: url})[name]).endswith(url.partition("://")[2])
 
 
-@pytest.mark.parametrize("url", ["localhost:6379", "redis://", "http://localhost", "redis://h:0", "redis://h:x", "a b"])
+@pytest.mark.parametrize(
+    "url", ["localhost:6379", "redis://", "http://localhost", "redis://h:0", "redis://h:x", "redis://h/rings", "a b"]
+)
 @pytest.mark.parametrize("name", ["REDIS_URL", "CELERY_BROKER_URL"])
 def test_what_is_no_url_of_a_store_is_refused_with_an_example(name: str, url: str) -> None:
     problem = problem_of({name: url})

@@ -57,7 +57,7 @@ class Bell(Scheduler):
             if self._time_to_warn():
                 self._heard = False
                 kind = type(error.__cause__ or error).__name__  # and not its text, which may repeat a password
-                logger.warning("The broker takes no ring, and all mail waits (%s)", kind)
+                logger.warning("The broker takes no ring (%s), and without one mail waits", kind)
         else:
             if not self._heard:
                 self._heard = True

@@ -27,7 +27,6 @@ from pwreset.models import OutboxMessage
 
 REQUESTS = {"password_reset": Kind.REQUESTED, "register": Kind.REGISTERED}
 REQUEST_LIFETIME, NOTICE_LIFETIME = timedelta(hours=24), timedelta(days=7)
-TRIES_TO_NOTE = 5  # each waits for the database as long as it takes to say that it is locked
 logger = logging.getLogger(__name__)
 
 
@@ -129,8 +128,9 @@ def _hand_over(
 
 
 def _note_sent(row: OutboxMessage, user_id: int | None, message: messages.Message) -> None:
-    """Take the row away. The mail is out, so a locked database is asked again before a second copy would follow."""
-    for tries_left in reversed(range(TRIES_TO_NOTE)):
+    """Take the row away. The mail is out, so a database that is away is waited for, or a second copy would follow."""
+    give_up_at = time.monotonic() + current_app.config["OUTBOX_LEASE_SECONDS"]
+    while True:
         try:
             _record_sent(row, user_id)
             outbox.discard(row, Counted.DELIVERED)
@@ -140,7 +140,7 @@ def _note_sent(row: OutboxMessage, user_id: int | None, message: messages.Messag
             user_id = None
         except UNAVAILABLE:
             db.session.rollback()
-            if not tries_left:
+            if time.monotonic() >= give_up_at:
                 raise
             time.sleep(0.5)
     if current_app.config["EMAIL_HOST"] is None:

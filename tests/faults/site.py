@@ -65,7 +65,8 @@ class Site:
         report: takes what `check` has seen, as the columns of the table.
 
     What a fault may do beyond the rules its test says before `check`: `statuses` that people may be answered (302),
-    `clean_log = False` for tracebacks, and `remember_processes()` after it ended or replaced some itself.
+    `soon` (1 s) where not the mail is broken but what a request itself waits for, `clean_log = False` for tracebacks,
+    and `remember_processes()` after it ended or replaced some itself.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Site:
             **settings,
         }
         self.servers: dict[Server, set[int]] = {}
-        self.statuses, self.clean_log = {302}, True
+        self.statuses, self.soon, self.clean_log = {302}, books.SOON, True
         self.tables.add_accounts(ACCOUNTS)
         self._report = report
         self._mended_at = self._well_at = 0.0
@@ -162,7 +163,7 @@ class Site:
         for server, processes in self.servers.items():
             assert set(server.processes()) == processes, f"{server} was restarted, or has ended:\n{server.log()}"
             assert not (self.clean_log and OUR_FAULT.search(server.log())), server.log()
-        books.assert_answered_soon(answers)
+        books.assert_answered_soon(answers, self.soon)
         self._report(
             {
                 "fault": fault,

@@ -1,0 +1,130 @@
+"""A disk without room: everybody is answered alike, and what was accepted is mailed once there is room again."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import migrate
+from tests.databases import Database, SQLite
+from tests.faults.conftest import OpenSite
+from tests.faults.disks import SmallDisk
+from tests.faults.outages import LONGEST_PAUSE, SEEN, answered_in, mail_under_way
+from tests.faults.postgresql import new_folder, running_in
+from tests.faults.site import NO_MAIL
+from tests.processes.servers import FlaskRun, Gunicorn, until
+from tests.smtp.servers import Mail, ScriptedServer
+
+LEASE = 20  # seconds: what was claimed when the disk was full comes back after it
+NO_LOG = ["sh", "-c", 'exec "$@" >/dev/full 2>&1', "sh"]
+full_disk = pytest.mark.parametrize(("engine", "disk"), [("sqlite", 8), ("postgresql", 150)], indirect=True)
+pytestmark = pytest.mark.timeout(300)
+
+
+class SQLiteElsewhere(SQLite):
+    """A file outside of the instance folder."""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Its URL."""
+        return {"DATABASE_URL": f"sqlite:///{self.path}"}
+
+
+class Mailbox:
+    """The mail that is kept in a folder, in the place of a mail server.
+
+    Args:
+        folder: the mailbox.
+    """
+
+    port, fragments = None, ()
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @property
+    def received(self) -> list[bytes]:
+        """The mails, oldest first."""
+        kept = sorted(self._folder.glob("*.eml"), key=lambda path: path.stat().st_mtime_ns)
+        return [path.read_bytes() for path in kept]
+
+    @property
+    def mails(self) -> list[Mail]:
+        """The same, as a server tells of them."""
+        return [Mail(content, kept=True) for content in self.received]
+
+
+@pytest.fixture
+def disk(request: pytest.FixtureRequest) -> Iterator[SmallDisk]:
+    """Return a disk of so many megabytes."""
+    folder = new_folder()
+    with SmallDisk(folder, megabytes=request.param) as disk:
+        yield disk
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def database_on_disk(disk: SmallDisk, engine: str, migrated_file: Path, tmp_path: Path) -> Iterator[Database]:
+    """Return a migrated database on it."""
+    if engine == "sqlite":
+        yield SQLiteElsewhere(disk.folder, migrated_file)
+        return
+    with running_in(disk.folder) as server:
+        migrate(tmp_path, **server.settings)
+        yield server
+
+
+class TestOfTheDatabase:
+    """The disk has the database on it."""
+
+    @pytest.fixture
+    def database(self, database_on_disk: Database) -> Database:
+        """Return the database on the disk."""
+        return database_on_disk
+
+    @full_disk
+    def test_a_full_disk_is_the_same_for_everybody_and_loses_nothing(
+        self, disk: SmallDisk, open_site: OpenSite, mail: ScriptedServer
+    ) -> None:
+        site = open_site(mail, OUTBOX_LEASE_SECONDS=LEASE)
+        site.statuses = {302, 503}
+        site.people.ask(2, again=1)
+        with mail_under_way(site):
+            disk.fill()
+            # PostgreSQL finds room in pages that it has for a while.
+            until(lambda: answered_in(site, 0.3) == {503} or NO_MAIL in site.log(), "a disk that is felt")
+            answered_in(site, 3)
+            disk.make_room()
+        site.mended()
+        assert answered_in(site, 1) == {302}
+        site.settle(LONGEST_PAUSE)
+        site.check("disk full", "no room for the database, a mail under way; then room", SEEN)
+
+
+@pytest.mark.parametrize("disk", [1], indirect=True)
+def test_a_full_mailbox_keeps_mail_waiting_until_there_is_room(
+    disk: SmallDisk, open_site: OpenSite, tmp_path: Path
+) -> None:
+    (tmp_path / "mailbox").symlink_to(disk.folder)
+    mailbox: Any = Mailbox(disk.folder)
+    site = open_site(mailbox, (FlaskRun,), EMAIL_HOST=None, EMAIL_PORT=None, EMAIL_FROM=None)
+    site.people.ask(2)
+    site.settle()
+    disk.fill()
+    site.people.ask(2, again=1)
+    assert "the mailbox can't be written (No space left on device)" in site.wait_until_no_mail_is_sent()
+    disk.make_room()
+    site.mended()
+    site.people.ask()
+    site.settle(LONGEST_PAUSE)
+    site.check("disk full", "no room for the mailbox (no mail server set); then room", "all mail waited, uncharged")
+
+
+def test_logs_that_can_not_be_written_change_nothing_else(open_site: OpenSite, mail: ScriptedServer) -> None:
+    site = open_site(mail, ())
+    site.start(Gunicorn, prefix=NO_LOG)
+    site.people.ask(3, again=1)
+    site.settle()
+    site.check("disk full", "no room for the log (/dev/full) from the start", "all mail went out")

@@ -1,0 +1,71 @@
+"""PostgreSQL that stops, dies or freezes: pages or a 503 for everybody alike, and nothing is lost with it."""
+
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import migrate
+from tests.faults.conftest import OpenSite
+from tests.faults.outages import LONGEST_PAUSE, SEEN, answered_in, mail_under_way
+from tests.faults.postgresql import FAST, IMMEDIATE, PostgreSQLServer, new_folder, running_in
+from tests.faults.site import OutboxRun
+from tests.processes.servers import Gunicorn, until
+from tests.smtp.servers import ScriptedServer
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[PostgreSQLServer]:
+    """Return a migrated and empty database on a server of this test's own."""
+    folder = new_folder()
+    with running_in(folder) as server:
+        migrate(tmp_path, **server.settings)
+        yield server
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize(
+    ("how", "done"),
+    [(FAST, "`pg_ctl stop -m fast`"), (IMMEDIATE, "`pg_ctl stop -m immediate`")],
+    ids=["fast", "immediate"],
+)
+@pytest.mark.parametrize("worker", [{}, {"OUTBOX_WORKER": "none"}], ids=["thread", "command"])
+def test_a_server_that_stops_is_a_503_for_everybody_until_it_is_back(
+    open_site: OpenSite, mail: ScriptedServer, database: PostgreSQLServer, how: signal.Signals, done: str, worker
+) -> None:
+    servers = (Gunicorn, OutboxRun) if worker else (Gunicorn,)
+    site = open_site(mail, servers, OUTBOX_LEASE_SECONDS=20, **worker)  # what was just claimed comes back after it
+    site.statuses = {302, 503}
+    site.people.ask(2, again=1)
+    with mail_under_way(site):
+        database.stop(how)
+        assert answered_in(site, 8) == {503}
+    database.start()
+    site.mended()
+    assert answered_in(site, 1) == {302}
+    site.settle(LONGEST_PAUSE)
+    site.check("PostgreSQL stopped", f"{done}, a mail under way; started 8 s later", SEEN)
+
+
+def test_a_server_that_freezes_holds_answers_and_mail_back_and_loses_none(
+    open_site: OpenSite, mail: ScriptedServer, database: PostgreSQLServer
+) -> None:
+    site = open_site(mail, (Gunicorn, OutboxRun), OUTBOX_WORKER="none")
+    site.statuses, site.soon = {302, 503}, 30.0
+    site.people.ask(2, again=1)
+    with mail_under_way(site), ExitStack() as crowd:
+        database.freeze()
+        for _ in range(6):  # the first ones hold the connections that are open
+            crowd.enter_context(site.people.asking())
+        until(lambda: {answer.known for answer in site.people.answers if answer.status == 503} == {True, False}, "503s")
+        database.thaw()
+        site.mended()
+    assert answered_in(site, 1) == {302}
+    site.settle(LONGEST_PAUSE)
+    seen = "503 after 5 s to who needed a new connection, the others were answered later; the mail under way came once"
+    site.check("PostgreSQL frozen", "SIGSTOP to all of its processes, a mail under way; SIGCONT 10 s later", seen)
