@@ -9,8 +9,9 @@ import shutil
 import sqlite3
 from abc import ABC, abstractmethod
 from contextlib import closing
+from itertools import count
 from pathlib import Path
-from secrets import token_hex
+from secrets import randbits
 from typing import Any
 
 import psycopg
@@ -26,6 +27,9 @@ SHAPE = """
     WHERE relnamespace = 'public'::regnamespace ORDER BY attrelid::regclass::text, attnum
 """
 FIRST_IDS = "SELECT setval(oid, 1, false) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'S'"
+OURS = """
+    SELECT datname, split_part(datname, '_', 3)::int FROM pg_database WHERE datname ~ '^pwreset_test_[0-9]+_[0-9]+$'
+"""
 END_OTHERS = """
     SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()
 """
@@ -194,6 +198,10 @@ class Server:
     def __init__(self) -> None:
         self._connection = psycopg.connect(make_conninfo(SERVER, connect_timeout=5), autocommit=True)
         self._made: list[PostgreSQL] = []
+        # The names of this process's databases begin with its number; its lock lasts as long as the process.
+        self._number, self._names = randbits(31), count()
+        self._connection.execute("SELECT pg_advisory_lock(%s)", [self._number])
+        self._drop_leftovers()
 
     def run(self, statement: str, *names: str) -> None:
         """Run a statement with names of databases in it, outside of them."""
@@ -205,7 +213,7 @@ class Server:
 
     def create(self, *, copy_of: PostgreSQL | None = None, encoding: str = "UTF8") -> PostgreSQL:
         """Make a database; it lasts until it is dropped, or all are."""
-        database = PostgreSQL(self, f"pwreset_test_{token_hex(6)}")
+        database = PostgreSQL(self, f"pwreset_test_{self._number}_{next(self._names)}")
         if copy_of:
             self.run("CREATE DATABASE {} TEMPLATE {}", database.name, copy_of.name)
         else:
@@ -226,6 +234,13 @@ class Server:
         for database in list(self._made):
             self.drop(database)
         self._connection.close()
+
+    def _drop_leftovers(self) -> None:
+        """Drop the databases of processes that were killed: those whose lock is free."""
+        for name, number in self._connection.execute(OURS).fetchall():
+            if self._connection.execute("SELECT pg_try_advisory_lock(%s)", [number]).fetchone() == (True,):
+                self.run("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+                self._connection.execute("SELECT pg_advisory_unlock(%s)", [number])
 
 
 class Reused:

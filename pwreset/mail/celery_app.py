@@ -33,7 +33,7 @@ from pwreset.serving import refuse, require_schema
 RINGS = Queue("pwreset.rings", Exchange("", delivery_mode=TRANSIENT_DELIVERY_MODE), "pwreset.rings")
 # What keeps a broker that answers no more from holding anybody for ever, in seconds: each client has its own words.
 REDIS_OPTIONS = {"socket_connect_timeout": 4, "socket_timeout": 5, "health_check_interval": 10}
-AMQP_OPTIONS = {"read_timeout": 15, "write_timeout": 5}
+AMQP_OPTIONS = {"read_timeout": 5, "write_timeout": 5}
 # Left to themselves, one client would take any certificate, and the other one that is somebody else's.
 TLS = {"rediss": {"ssl_cert_reqs": ssl.CERT_REQUIRED}, "amqps": {"server_hostname": None}}
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Bell(Scheduler):
         try:
             self._ring()
         except Exception as error:  # noqa: BLE001 (whatever it is, the next second may be better)
-            self._hang_up()
+            self.close()
             if self._time_to_warn():
                 self._heard = False
                 kind = type(error.__cause__ or error).__name__  # and not its text, which may repeat a password
@@ -64,16 +64,17 @@ class Bell(Scheduler):
                 logger.info("The broker takes rings, one a second")
         return self.max_interval
 
+    def close(self) -> None:
+        """Hang up, without a farewell: a broker that is stuck would not answer it."""
+        connection = self.__dict__.pop("connection", None)
+        with suppress(Exception):
+            connection.collect()
+
     def _ring(self) -> None:
         self.connection.ensure_connection(max_retries=0)
         _, waiting, _ = RINGS(self.connection.default_channel).queue_declare()
         if not waiting:
             ring.apply_async(connection=self.connection, retry=False)
-
-    def _hang_up(self) -> None:
-        connection = self.__dict__.pop("connection", None)
-        with suppress(Exception):
-            connection.collect()
 
 
 class Listener(Consumer):

@@ -17,7 +17,7 @@ from tests.faults.tables import outbox
 from tests.processes.servers import until
 from tests.smtp.servers import ScriptedServer
 
-ROWS, KNOWN, OLD = 10_000, 1_500, 300
+ROWS, KNOWN, OLD = 10_000, 1_000, 300
 PATIENCE = 600.0  # seconds: far more than a quiet machine needs; the row tells the rate
 
 
