@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from itertools import count
 
 from flask import current_app
 from flask_mail import Connection
@@ -130,7 +131,7 @@ def _hand_over(
 def _note_sent(row: OutboxMessage, user_id: int | None, message: messages.Message) -> None:
     """Take the row away. The mail is out, so a database that is away is waited for, or a second copy would follow."""
     give_up_at = time.monotonic() + current_app.config["OUTBOX_LEASE_SECONDS"]
-    while True:
+    for tries in count(1):
         try:
             _record_sent(row, user_id)
             outbox.discard(row, Counted.DELIVERED)
@@ -140,7 +141,8 @@ def _note_sent(row: OutboxMessage, user_id: int | None, message: messages.Messag
             user_id = None
         except UNAVAILABLE:
             db.session.rollback()
-            if time.monotonic() >= give_up_at:
+            # Twice at least: a process that was frozen finds its time over, and its old connection dead.
+            if tries > 1 and time.monotonic() >= give_up_at:
                 raise
             time.sleep(0.5)
     if current_app.config["EMAIL_HOST"] is None:
