@@ -18,8 +18,8 @@ from typing import Any, Self
 from kombu import Connection
 from kombu.exceptions import ChannelError, OperationalError
 
-from tests.processes.servers import PATIENCE, until
-from tests.redis_servers import HOST, SECRET, RedisServer, free_port
+from tests.processes.servers import PATIENCE, free_port, until
+from tests.redis_servers import HOST, SECRET, RedisServer
 
 RINGS = "pwreset.rings"
 # Not the command `rabbitmq-server`, which is for the machine's own and changes to its user.

@@ -15,7 +15,7 @@ from typing import Any, Self
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.processes.servers import PATIENCE, until
+from tests.processes.servers import PATIENCE, free_port, until
 
 HOST = "127.0.0.1"
 SECRET = "correct-horse-of-redis"
@@ -131,9 +131,3 @@ def saying(text: bytes) -> Answer:
             connection.sendall(text)
 
     return answer
-
-
-def free_port() -> int:
-    """Return a port where nobody listens."""
-    with socket.create_server((HOST, 0)) as listener:
-        return int(listener.getsockname()[1])

@@ -18,8 +18,8 @@ from pwreset.clock import Every
 from pwreset.extensions import limiter
 from pwreset.rate_limits import DEADLINE
 from tests.conftest import MakeApp, PostRoom, Visitor, add_user, csrf_token, on_sqlite
-from tests.processes.servers import until
-from tests.redis_servers import HOST, SECRET, FalseRedis, RedisServer, free_port, saying
+from tests.processes.servers import free_port, until
+from tests.redis_servers import HOST, SECRET, FalseRedis, RedisServer, saying
 
 pytestmark = on_sqlite  # a refused form never reaches the database
 FORM, LIMIT = "/password-reset/", 20

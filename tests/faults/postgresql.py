@@ -16,8 +16,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.processes.servers import PATIENCE, until
-from tests.redis_servers import HOST, free_port
+from tests.processes.servers import PATIENCE, free_port, until
+from tests.redis_servers import HOST
 
 USER = "postgres"
 FAST, IMMEDIATE = signal.SIGINT, signal.SIGQUIT  # what `pg_ctl stop -m` sends
@@ -89,7 +89,7 @@ class PostgreSQLServer:
                 stderr=log,
                 **as_its_user(),
             )
-        until(self._answers, f"an answer from PostgreSQL on port {self.port}")
+        until(self._answers, f"an answer from PostgreSQL on port {self.port}", timeout=90)
 
     def stop(self, how: signal.Signals = FAST) -> None:
         """Stop as `pg_ctl stop` does: FAST ends every connection in order, IMMEDIATE lets everything drop."""

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.processes.servers import PATIENCE, ROOT, Browser, Page, Server, _EveryAnswer, _free_port
+from tests.processes.servers import PATIENCE, ROOT, Browser, Page, Server, _EveryAnswer, free_port
 
 SITE = ROOT / "deploy" / "nginx.conf"
 NAME = "accounts.example.test"
@@ -59,7 +59,7 @@ class Nginx(Server):
     ) -> None:
         super().__init__(folder, **settings)
         self.folder = folder / f"nginx-{self.port}"
-        self.plain_port, self.url = _free_port(), f"https://{NAME}"
+        self.plain_port, self.url = free_port(), f"https://{NAME}"
         self._changes = self._names_ports_and_paths(upstream) | (changes or {})
 
     def command(self) -> Sequence[str]:
@@ -85,9 +85,9 @@ class Nginx(Server):
             "/var/log/nginx/": f"{self.folder}/",
             "accounts.example.com": NAME,
             "listen 80;": f"listen 127.0.0.1:{self.plain_port};",
-            "listen [::]:80;": f"listen 127.0.0.1:{_free_port()};",
+            "listen [::]:80;": f"listen 127.0.0.1:{free_port()};",
             "listen 443 ssl;": f"listen 127.0.0.1:{self.port} ssl;",
-            "listen [::]:443 ssl;": f"listen 127.0.0.1:{_free_port()} ssl;",
+            "listen [::]:443 ssl;": f"listen 127.0.0.1:{free_port()} ssl;",
             "server 127.0.0.1:8000;": f"server 127.0.0.1:{upstream};",
         }
 

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
+OWN_PORTS = range(15_000, 32_000)  # below those that the kernel hands to outgoing connections
 PATIENCE = 30.0  # seconds; the machine may be busy
 T = TypeVar("T")
 
@@ -96,7 +97,7 @@ class Server(ABC):
 
     def __init__(self, folder: Path, *options: str, root: Path = ROOT, **settings: object) -> None:
         self.folder, self.options, self.root, self.settings = folder, options, root, settings
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.output = folder / f"{type(self).__name__.lower()}-{self.port}.log"
         self.prefix: Sequence[str] = ()  # a command that runs it, such as `faketime -f +1h`
@@ -261,9 +262,12 @@ class _EveryAnswer(urllib.request.HTTPErrorProcessor):
         return response
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def free_port() -> int:
+    """Return a port where nobody listens, and that no outgoing connection gets before a server has it."""
+    while True:
+        port = secrets.choice(OWN_PORTS)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from tests.brokers import Broker, RabbitMQ, Redis
 from tests.conftest import MakeApp, add_user, on_postgresql
 from tests.processes.celery_servers import APP, RELAY, CeleryBeat, CeleryWorker
 from tests.processes.conftest import OBSERVER, STARTED, Instance, Serve
-from tests.processes.servers import PATIENCE, Browser, Gunicorn, Server, until
-from tests.redis_servers import HOST, SECRET, free_port
+from tests.processes.servers import PATIENCE, Browser, Gunicorn, Server, free_port, until
+from tests.redis_servers import HOST, SECRET
 from tests.smtp.servers import SILENT, USUAL, Authority, ScriptedServer, SMTPServer
 
 pytestmark = on_postgresql
