@@ -18,6 +18,7 @@ from pwreset.extensions import mail
 from pwreset.mail import messages
 from pwreset.mail.smtp import ServerUnavailable
 from tests.conftest import MakeApp
+from tests.databases import Database
 from tests.mail.office import (
     IMPLICIT,
     LOGIN,
@@ -45,8 +46,11 @@ HURRIED = {"EMAIL_TIMEOUT": "0.4", "EMAIL_DEADLINE": "0.5"}
 
 
 @pytest.fixture(autouse=True)
-def no_socket_left() -> Iterator[None]:
-    """Every test leaves as many sockets as it found, whatever failed in it."""
+def no_socket_left(database: Database) -> Iterator[None]:
+    """Every test leaves as many sockets as it found, whatever failed in it.
+
+    With its database there already: the first one on PostgreSQL opens connections that stay for the next ones.
+    """
     before = open_sockets()
     yield
     gc.collect()  # so that a forgotten socket warns here, and not in some other test
