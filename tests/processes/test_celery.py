@@ -258,9 +258,9 @@ def test_the_mail_under_way_is_sent_once_and_the_next_worker_sends_the_rest_at_o
         assert [mail.rcpt_tos[0] for mail in mail_server.messages] == asked[:1]
         assert instance.query("SELECT attempts, leased FROM outbox") == [(0, False)] * 2
 
-        serve(CeleryWorker, CELERY_BROKER_URL=redis.url, EMAIL_PORT=mail_server.port)
+        serve(CeleryWorker, "--concurrency", "1", CELERY_BROKER_URL=redis.url, EMAIL_PORT=mail_server.port)
         instance.wait_until_all_is_sent()
-        assert [mail.rcpt_tos[0] for mail in mail_server.messages] == asked
+        assert [mail.rcpt_tos[0] for mail in mail_server.messages] == asked  # the oldest first, each once
 
 
 class HoldingServer(SMTPServer):
