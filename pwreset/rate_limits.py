@@ -23,8 +23,10 @@ from pwreset.clock import Every
 
 DEADLINE = 0.5  # seconds that a request waits for Redis, whatever Redis, its host or its name server do
 PAUSE = 1.0  # seconds between two looks whether Redis is back; longer than a request that is still waiting
+CLOCKS_DIFFER = 120.0  # seconds, between two machines, and nobody's clock was set
 PREFIX = "pwreset"  # of every key
 T = TypeVar("T")
+S = TypeVar("S", MemoryStorage, RedisStorage)
 logger = logging.getLogger(__name__)
 
 
@@ -75,7 +77,7 @@ class ProcessStorage(MemoryStorage):
             if self._time_to_forget():
                 for quiet in [name for name, entries in self.events.items() if not entries]:
                     del self.events[quiet]
-            return super().acquire_entry(key, limit, expiry, amount)
+            return _acquire(MemoryStorage, self, key, limit, expiry, amount)
 
 
 class SharedStorage(ProcessStorage):
@@ -97,7 +99,7 @@ class SharedStorage(ProcessStorage):
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count a request, and return whether it is within the limit; no more than DEADLINE late."""
-        shared = self._ask(partial(self._redis.acquire_entry, key, limit, expiry, amount))
+        shared = self._ask(partial(_acquire, RedisStorage, self._redis, key, limit, expiry, amount))
         return shared is not False and super().acquire_entry(key, limit, expiry, amount)
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
@@ -135,6 +137,21 @@ class SharedStorage(ProcessStorage):
             self._redis.acquire_entry("is-redis-back", limit=100, expiry=1)
             return True
         return False
+
+
+def _acquire(kind: type[S], storage: S, key: str, limit: int, expiry: int, amount: int) -> bool:
+    """Count a request as a kind of storage does, but let no window be full of moments that are still to come.
+
+    limits goes by the wall clock: what one that was a day ahead has counted would keep a client out for a day.
+    """
+    count = partial(kind.acquire_entry, storage, key, limit, expiry, amount)
+    if count():
+        return True
+    began, _ = kind.get_moving_window(storage, key, limit, expiry)
+    if began < time.time() + CLOCKS_DIFFER:
+        return False
+    storage.clear(key)
+    return count()
 
 
 def _in_time(question: Callable[[], T]) -> T:

@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import time_machine
 from flask import Flask
 from limits import parse
 
@@ -117,6 +119,33 @@ def test_clients_that_stay_away_are_forgotten(app: Flask) -> None:
     assert storage.acquire_entry("another", 1, 60)
     assert set(storage.events) == {"next", "another"}
     assert not storage.acquire_entry("next", 1, 60)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("step", [timedelta(hours=1), timedelta(days=1)])
+def test_what_a_clock_that_was_ahead_has_counted_keeps_nobody_out(
+    make_app: MakeApp, redis: RedisServer, shared: bool, step: timedelta
+) -> None:
+    poster = Poster(make_app(**({"REDIS_URL": redis.url} if shared else {})))
+    with time_machine.travel(datetime.now(UTC), tick=False) as clock:
+        clock.shift(step)
+        assert poster.posts(LIMIT + 1)[-1] == 429
+        clock.shift(-step)
+        assert poster.posts(LIMIT + 1) == [200] * LIMIT + [429]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_minute_is_a_minute_where_the_clocks_of_two_machines_differ_a_little(
+    make_app: MakeApp, redis: RedisServer, shared: bool
+) -> None:
+    poster = Poster(make_app(**({"REDIS_URL": redis.url} if shared else {})))
+    with time_machine.travel(datetime.now(UTC), tick=False) as clock:
+        clock.shift(5)
+        assert poster.posts(LIMIT) == [200] * LIMIT
+        clock.shift(-5)
+        assert poster.post() == 429
+        clock.shift(66)
+        assert poster.post() == 200
 
 
 def in_threads(posters: list[Poster], times: int) -> list[int]:
