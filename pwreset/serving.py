@@ -28,6 +28,7 @@ LOCAL_ONLY = (
     "PUBLIC_URL is not set, so this is local mode, which only `flask run` serves: behind another server every visitor "
     "would look like this machine. Set PUBLIC_URL, for example https://accounts.example.com."
 )
+logger = logging.getLogger(__name__)
 BOOT_ERROR = 3  # gunicorn starts a worker that ends with another status again, and again without end
 
 
@@ -88,8 +89,13 @@ def check_schema(app: Flask) -> None:
         raise click.ClickException(msg)
 
 
-def require_schema(app: Flask) -> None:
+def require_schema(app: Flask, *, joins: bool = False) -> None:
     """End a server's process whose database lacks our tables; one that is away may come back, and /healthz tells.
+
+    Args:
+        app: whose database.
+        joins: the process joins a server that runs. An upgrade is under way then, and to end would take all others
+            along: what needs the new tables is a 503 until they are there, and the rest works.
 
     Raises:
         SystemExit: with the command that mends it.
@@ -97,9 +103,11 @@ def require_schema(app: Flask) -> None:
     try:
         check_schema(app)
     except click.ClickException as error:
-        refuse(error.message)
+        if not joins:
+            refuse(error.message)
+        logger.error(error.message)  # noqa: TRY400 (a sentence says it all)
     except UNAVAILABLE:
-        logging.getLogger(__name__).warning("The database does not answer.")
+        logger.warning("The database does not answer.")
 
 
 def start_worker(app: Flask) -> None:
@@ -112,13 +120,18 @@ def start_worker(app: Flask) -> None:
         _end_in_order_on_sigterm()
 
 
-def start_under_gunicorn(app: Flask) -> None:
-    """Prepare a gunicorn worker process, after its fork: `post_worker_init` in `gunicorn.conf.py` calls it."""
+def start_under_gunicorn(app: Flask, *, joins: bool) -> None:
+    """Prepare a gunicorn worker process, after its fork: `post_worker_init` in `gunicorn.conf.py` calls it.
+
+    Args:
+        app: what it serves.
+        joins: it is none of those that the server was started with.
+    """
     # A terminal's Ctrl-C comes here too, right before the master's own signal, and gunicorn's handler deadlocks when
     # it interrupts itself (27.0.1, gthread). The master's signal is enough.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log_to_console(app.config["LOG_FORMAT"])
-    require_schema(app)
+    require_schema(app, joins=joins)
     start_worker(app)
 
 

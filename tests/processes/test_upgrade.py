@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import on_sqlite
 from tests.processes.conftest import Instance, Serve
 from tests.processes.nginx import NAME, Nginx, Remote
-from tests.processes.servers import Gunicorn, copy_of_the_project, until
+from tests.processes.servers import Browser, Gunicorn, copy_of_the_project, until
 
 PUBLIC = {"PUBLIC_URL": f"https://{NAME}", "TRUSTED_PROXIES": 1, "RATELIMIT_ENABLED": "false", "EMAIL_PORT": 1}
 OLD, NEW = "Page not found", "There is no such page"
+OLDER = "The database is older than this code. Run: flask db upgrade"
 # What systemd does with pwreset-web.socket and Restart=always: it keeps the socket, whatever becomes of the process.
 SOCKET_KEEPER = """
 import os, signal, socket, sys
@@ -82,7 +82,6 @@ def visitors(nginx: Nginx) -> Iterator[Counter[object]]:
             person.join()
 
 
-@on_sqlite
 def test_sighup_brings_new_code_and_no_request_is_lost(instance: Instance, serve: Serve, project: Path):
     server = serve(Gunicorn, root=project, **PUBLIC)
     nginx = serve(Nginx, server.port)
@@ -96,7 +95,6 @@ def test_sighup_brings_new_code_and_no_request_is_lost(instance: Instance, serve
     assert Remote(nginx).get("/healthz").status == 200
 
 
-@on_sqlite
 def test_a_restart_on_a_socket_that_is_kept_brings_new_code_and_no_request_is_lost(
     instance: Instance, serve: Serve, project: Path
 ):
@@ -108,6 +106,18 @@ def test_a_restart_on_a_socket_that_is_kept_brings_new_code_and_no_request_is_lo
         until(lambda: len(server.started()) == 2, "the next gunicorn")
         until_every_process_says(NEW, nginx)
     assert set(answers) == {200, 302}
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_between_new_code_and_its_migration_the_site_is_served(instance: Instance, serve: Serve, number):
+    server = serve(Gunicorn, EMAIL_PORT=1)
+    until(lambda: len(server.processes()) == 3, "the first process and two that serve")
+    instance.query("UPDATE alembic_version SET version_num = '0001'")
+    os.kill(server.pid if number == signal.SIGHUP else max(server.processes()), number)
+    until(lambda: OLDER in server.log(), "a new process")
+    until(lambda: len(server.processes()) == 3, "as many processes as before")
+    assert Browser(server).get("/healthz").status == 200
+    assert Browser(server).submit("/password-reset/", email="nobody@example.com").status == 302
 
 
 def change(project: Path, old: str, new: str) -> None:
