@@ -1,11 +1,15 @@
 """/metrics: who may read it, and that its numbers are those of all processes together."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import event
 
+from pwreset.extensions import db
+from pwreset.mail import statistics
 from tests.conftest import MakeApp, PostRoom, Visitor, add_user
 from tests.mail.office import app_for, ask, deliver
 from tests.mail.test_watch import NOON, time_machine
@@ -86,8 +90,6 @@ def test_refused_requests_are_counted_without_a_write_for_each(app: Flask, visit
 def test_a_database_that_was_away_gets_the_refusals_later(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     refusals = app.extensions["pwreset_refusals"]
     with app.app_context():
-        from pwreset.extensions import db
-
         db.session.execute(db.text("ALTER TABLE counters RENAME TO hidden"))
         db.session.commit()
         refusals.add("users.login")
@@ -108,6 +110,28 @@ def test_two_applications_on_one_database_answer_alike(make_app: MakeApp) -> Non
     first, second = numbers(one), numbers(other)
     age = ("outbox_oldest_due_seconds", "")
     assert first | {age: 0} == second | {age: 0}
+
+
+def test_what_was_asked_for_never_goes_down_while_mail_leaves_the_outbox(make_app: MakeApp) -> None:
+    app, at_work = make_app(), make_app()
+    for _ in range(60):
+        ask(app)
+    with ThreadPoolExecutor(1) as pool:
+        job = pool.submit(deliver, at_work)
+        shown = [numbers(app)["requests_total", "password_changed"]]
+        while not job.done():
+            shown.append(numbers(app)["requests_total", "password_changed"])
+    assert set(shown) == {60}
+    assert job.result() == (60, None)
+
+
+def test_what_was_asked_for_is_looked_up_in_one_statement(app: Flask) -> None:
+    """So that no mail can leave between two of them; the test before sees it only now and then."""
+    with app.app_context():
+        said = []
+        event.listen(db.engine, "before_cursor_execute", lambda *arguments: said.append(arguments[2]))
+        statistics.requests()
+    assert len(said) == 1
 
 
 def test_no_address_is_in_it(app: Flask, alice: int) -> None:

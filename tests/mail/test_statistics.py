@@ -172,6 +172,17 @@ def test_a_long_queue_that_somebody_works_at_is_none_of_that(app: Flask, clock) 
     assert nobody_delivers(app)
 
 
+def test_a_worker_that_a_clock_ahead_has_seen_is_not_believed(app: Flask, clock) -> None:
+    clock.shift(timedelta(days=1))
+    with app.app_context():
+        counters.add(Counted.SEEN, "worker")
+        db.session.commit()
+    clock.shift(timedelta(days=-1))
+    ask(app)
+    clock.shift(61)
+    assert nobody_delivers(app)
+
+
 def test_a_worker_is_seen_when_it_takes_a_mail(app: Flask, clock) -> None:
     ask(app)
     clock.shift(120)
