@@ -28,6 +28,7 @@ from pwreset.models import OutboxMessage
 
 REQUESTS = {"password_reset": Kind.REQUESTED, "register": Kind.REGISTERED}
 REQUEST_LIFETIME, NOTICE_LIFETIME = timedelta(hours=24), timedelta(days=7)
+LONGEST_OUTAGE = 600.0  # seconds that a sent mail waits for the database: a failover, an upgrade of the server
 logger = logging.getLogger(__name__)
 
 
@@ -130,10 +131,11 @@ def _hand_over(
 
 def _note_sent(row: OutboxMessage, user_id: int | None, message: messages.Message) -> None:
     """Take the row away. The mail is out, so a database that is away is waited for, or a second copy would follow."""
-    give_up_at = time.monotonic() + current_app.config["OUTBOX_LEASE_SECONDS"]
+    began, lease = time.monotonic(), current_app.config["OUTBOX_LEASE_SECONDS"]
     for tries in count(1):
         try:
-            _record_sent(row, user_id)
+            # After a lease without its events: better than a mail a minute, if they alone can't be written.
+            _record_sent(row, user_id if time.monotonic() - began < lease else None)
             outbox.discard(row, Counted.DELIVERED)
             break
         except IntegrityError:  # the account was deleted meanwhile, and its events with it
@@ -142,7 +144,7 @@ def _note_sent(row: OutboxMessage, user_id: int | None, message: messages.Messag
         except UNAVAILABLE:
             db.session.rollback()
             # Twice at least: a process that was frozen finds its time over, and its old connection dead.
-            if tries > 1 and time.monotonic() >= give_up_at:
+            if tries > 1 and time.monotonic() - began >= LONGEST_OUTAGE:
                 raise
             time.sleep(0.5)
     if current_app.config["EMAIL_HOST"] is None:

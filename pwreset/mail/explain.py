@@ -18,8 +18,11 @@ REPLIES = range(200, 600)
 def code_of(error: Exception) -> int:
     """Return the three-digit reply of the server that an error carries (RFC 5321 section 4.2), or 0.
 
-    What is no such reply is 0 too: a line cut after "25", which smtplib reads as 25, or one without a number.
+    What is no such reply is 0 too: a line cut after "25", which smtplib reads as 25, or one without a number. So is one
+    without end, for which smtplib makes up a 500.
     """
+    if _text_of(error) == b"Line too long.":
+        return 0
     codes = [getattr(error, "smtp_code", 0)]
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         codes = [reply[0] for reply in error.recipients.values()]

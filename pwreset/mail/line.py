@@ -20,8 +20,9 @@ OK = 250  # RFC 5321 section 4.2.1
 class SMTPLine(smtplib.SMTP):
     """smtplib's client, which also lends out its TCP line and knows whether the server accepted the sender."""
 
-    sender_accepted = False
+    sender_answered = sender_accepted = False
     handed_over = False
+    one_by_one = False  # whatever the server takes
     _recipient: str | None = None  # whose RCPT TO goes out with MAIL FROM, until its answer is read
 
     def __init__(
@@ -66,15 +67,16 @@ class SMTPLine(smtplib.SMTP):
 
         Where the sender is refused, the answer to the recipient is still to come: nobody may use the line again.
         """
-        self.ehlo_or_helo_if_needed()
+        self.sender_answered = self.sender_accepted = self.handed_over = False
         plain = len(to_addrs) == 1 and to_addrs[0].isascii() and to_addrs[0].isprintable()
-        self._recipient = to_addrs[0] if plain and self.has_extn("pipelining") else None
+        together = plain and self.has_extn("pipelining") and not self.one_by_one
+        self._recipient = to_addrs[0] if together else None
         return super().sendmail(from_addr, to_addrs, msg, *options, **more)
 
     def mail(self, sender: str, options: Any = ()) -> tuple[int, bytes]:
-        """Send MAIL FROM, and note whether it was accepted."""
+        """Send MAIL FROM, and note whether it was answered and accepted."""
         code, reply = super().mail(sender, options)
-        self.sender_accepted = code == OK
+        self.sender_answered, self.sender_accepted = True, code == OK
         return code, reply
 
     def rcpt(self, recip: str, options: Any = ()) -> tuple[int, bytes]:
@@ -92,9 +94,13 @@ class SMTPLine(smtplib.SMTP):
         self.handed_over |= isinstance(s, bytes) and s.endswith(b"\r\n.\r\n")
 
     def data(self, msg: Any) -> tuple[int, bytes]:
-        """Send the text; a server that refuses it at DATA gets the RSET that smtplib forgets there."""
+        """Send the text; a server that refuses it at DATA gets the RSET that smtplib forgets there.
+
+        Every 2yz in answer to the text is a yes (RFC 5321 section 4.2.1), where smtplib takes 250 alone.
+        """
         try:
-            return super().data(msg)
+            code, reply = super().data(msg)
+            return (OK if code // 100 == 2 else code), reply
         except smtplib.SMTPDataError:
             with suppress(smtplib.SMTPServerDisconnected):
                 self.rset()

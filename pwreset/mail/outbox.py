@@ -71,8 +71,11 @@ def claim() -> OutboxMessage | None:
 
 
 def discard(row: OutboxMessage, outcome: Counted) -> None:
-    """Delete a row that is done with, lease or no lease, together with what else the transaction holds."""
-    _delete(OutboxMessage.id == row.id, outcome)
+    """Delete a row that is done with, together with what else the transaction holds.
+
+    One whose mail was sent goes, lease or no lease; with any other the one who has the lease now may see it otherwise.
+    """
+    _delete(OutboxMessage.id == row.id if outcome is Counted.DELIVERED else _leased_as(row), outcome)
     db.session.commit()
 
 
@@ -122,20 +125,24 @@ def give_up(row: OutboxMessage, failure: str) -> bool:
     return _reschedule(row, Counted.FAILED, run_after=None, failed_at=utcnow(), failure=failure)
 
 
-def merge(row: OutboxMessage) -> bool:
+def merge(row: OutboxMessage, until: datetime) -> bool:
     """Let an older row for the same mail to the same address stand for this one too, and delete this one.
 
     The older of two always stays, so that two workers can't each merge into the other's. It takes over the newer
-    moment of asking, so that it does not expire for both. Left alone are one that failed before, which may wait for
-    long, and one under a lease, whose mail may be written already, with a link that is dead by now.
+    moment of asking, so that it does not expire for both. Left alone are one that failed before and waits for longer
+    than this one would, and one under a lease, whose mail may be written already, with a link that is dead by now.
+
+    Args:
+        row: leased.
+        until: when its own turn would be.
 
     Returns:
         False where there is none, or where the lease was lost, since somebody else decides then; the transaction is the
         caller's to undo.
     """
     same = OutboxMessage.email_key == row.email_key, OutboxMessage.kind == row.kind
-    unclaimed = OutboxMessage.run_after.is_not(None), OutboxMessage.leased.is_(False), OutboxMessage.attempts == 0
-    waiting = OutboxMessage.id < row.id, *unclaimed
+    soon = or_(OutboxMessage.attempts == 0, OutboxMessage.run_after <= until)
+    waiting = OutboxMessage.id < row.id, OutboxMessage.run_after.is_not(None), OutboxMessage.leased.is_(False), soon
     older = select(OutboxMessage.id).where(*same, *waiting).order_by(OutboxMessage.id).limit(1).scalar_subquery()
     stands = update(OutboxMessage).where(OutboxMessage.id == older, *waiting).values(created_at=row.created_at)
     if not db.session.execute(stands).rowcount or not _delete(_leased_as(row), Counted.MERGED):  # type: ignore[attr-defined]

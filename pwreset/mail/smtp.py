@@ -25,6 +25,7 @@ from pwreset.mail.failures import Deferred, MailError, Refused, ServerUnavailabl
 from pwreset.mail.line import SMTPLine
 from pwreset.mail.mailbox import MailboxConnection, announce
 
+ONE_BY_ONE = 600.0  # seconds without PIPELINING after a server fell silent over it
 PERMANENT = 500  # RFC 5321 section 4.2.1
 TOO_LARGE = 552  # RFC 1870 section 6.1: said to MAIL FROM, but of this mail
 
@@ -71,6 +72,7 @@ class VerifyingConnection(Connection):
         host = self.connect()
         try:
             self.secure(host)
+            host.ehlo_or_helo_if_needed()  # not as a part of some mail, whose failure it would be
             self.login(host)
         except BaseException:
             host.close()
@@ -137,15 +139,18 @@ class VerifyingConnection(Connection):
         recipients = [envelope(str(address)) for address in message.send_to]
         # MAIL FROM, or its SMTPUTF8, is not what every other mail begins with, so a refusal of it says nothing of them.
         peculiar = message.sender != self.mail.default_sender or not "".join(recipients).isascii()
+        reused = self.host is not None
         self.host = self.host or self._open()
-        self.host.sender_accepted = self.host.handed_over = False
+        self.host.one_by_one = time.monotonic() < current_app.extensions.get("pwreset_one_by_one_until", 0)
         try:
             if "".join([sender, *recipients]).isascii():
                 self.host.sendmail(sender, recipients, message.as_bytes())
             else:  # asks for SMTPUTF8, and writes the headers with it
                 self.host.send_message(message._message(), sender, recipients)  # noqa: SLF001
         except (smtplib.SMTPException, OSError) as error:
-            failure = self._judge(error, peculiar=peculiar)
+            if not self.host.sender_answered:  # at which of several commands it failed shows when they go one by one
+                current_app.extensions["pwreset_one_by_one_until"] = time.monotonic() + ONE_BY_ONE
+            failure = self._judge(error, peculiar=peculiar, reused=reused)
             self._keep_or_close(error)
             raise failure from None  # the original may repeat an address
 
@@ -157,12 +162,14 @@ class VerifyingConnection(Connection):
             self.close()
             raise failure from None  # the original may hold the password
 
-    def _judge(self, error: Exception, *, peculiar: bool) -> MailError:
+    def _judge(self, error: Exception, *, peculiar: bool, reused: bool) -> MailError:
         why = self.explain(error)
         if isinstance(error, smtplib.SMTPNotSupportedError):
             return Refused("the mail server does not take international addresses (SMTPUTF8)")
-        of_this_mail = code_of(error) == TOO_LARGE or (peculiar and not isinstance(error, smtplib.SMTPHeloError))
+        of_this_mail = code_of(error) == TOO_LARGE or peculiar
         if self.host is None or not (self.host.sender_accepted or of_this_mail):
+            return ServerUnavailable(why)
+        if reused and not self.host.sender_answered:  # an idle line that was closed is nobody's failure
             return ServerUnavailable(why)
         if code_of(error) >= PERMANENT and not is_limit(error):
             return Refused(why)

@@ -40,7 +40,7 @@ def take_turn(user: User, asked: Kind) -> Turn | datetime:
 def merge_or_put_off(row: OutboxMessage, user_id: int, until: datetime) -> None:
     """Let an older row stand for this one, or let this one wait for the account's next turn."""
     events.record(Kind.MERGED, user_id, Client(row.client_address, row.user_agent))
-    if not outbox.merge(row):
+    if not outbox.merge(row, until):
         db.session.rollback()
         outbox.put_off(row, until)
 

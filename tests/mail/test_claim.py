@@ -9,6 +9,7 @@ import pytest
 from flask import Flask
 from sqlalchemy import event
 
+from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.mail import outbox
 from pwreset.models import OutboxMessage
@@ -113,7 +114,7 @@ def plan_of(database: PostgreSQL, app: Flask, act: str) -> str:
         db.session.expunge(row)
         engine = db.engine
         event.listen(engine, "before_cursor_execute", before)
-        assert outbox.claim() if act == "claim" else outbox.merge(row)
+        assert outbox.claim() if act == "claim" else outbox.merge(row, utcnow())
         event.remove(engine, "before_cursor_execute", before)
     with psycopg.connect(database.url) as connection:
         lines = connection.execute(f"EXPLAIN (COSTS OFF) {told[0][0]}".encode(), told[0][1]).fetchall()

@@ -183,10 +183,10 @@ def test_a_worker_that_lost_its_lease_does_not_merge(by_then: str, make_app: Mak
         clock.shift(46)
         newer = claimed(app)
         if by_then == "merged":
-            with_app(app, outbox.merge, newer)
+            with_app(app, outbox.merge, newer, utcnow())
         before = [(row.id, row.run_after, row.leased) for row in rows(app)]
         with app.app_context():
-            assert not outbox.merge(frozen)
+            assert not outbox.merge(frozen, utcnow())
             db.session.rollback()
             totals = counters.totals()
         assert [(row.id, row.run_after, row.leased) for row in rows(app)] == before
@@ -305,7 +305,7 @@ def test_only_the_younger_of_two_rows_for_the_same_mail_merges(app: Flask) -> No
     ask(app, "alice@example.com", "password_reset")
     ask(app, "bob@example.com", "register")
     with app.app_context():
-        assert [outbox.merge(row) for row in rows(app)] == [False, True, False, False]
+        assert [outbox.merge(row, utcnow()) for row in rows(app)] == [False, True, False, False]
     assert addresses_of(app) == ["alice@example.com", "alice@example.com", "bob@example.com"]
 
 
@@ -315,7 +315,7 @@ def test_the_older_row_lives_as_long_as_the_one_that_merged_into_it(app: Flask) 
         clock.shift(timedelta(hours=23))
         ask(app, "alice@example.com", "register")
         with app.app_context():
-            assert outbox.merge(rows(app)[1])
+            assert outbox.merge(rows(app)[1], utcnow())
     assert [row.created_at for row in rows(app)] == [NOW + timedelta(hours=23)]
 
 
@@ -324,14 +324,32 @@ def test_a_row_that_failed_for_good_takes_no_younger_one_with_it(app: Flask) -> 
     with_app(app, outbox.give_up, claimed(app), "refused")
     ask(app, "alice@example.com", "register")
     with app.app_context():
-        assert not outbox.merge(rows(app)[1])
+        assert not outbox.merge(rows(app)[1], utcnow())
     assert len(rows(app)) == 2
 
 
-def test_a_row_that_waits_after_a_failure_takes_no_younger_one_with_it(app: Flask) -> None:
-    ask(app, "alice@example.com", "register")
-    with_app(app, outbox.back_off, claimed(app), "later")
-    ask(app, "alice@example.com", "register")
-    with app.app_context():
-        assert not outbox.merge(rows(app)[1])
-    assert len(rows(app)) == 2
+@pytest.mark.parametrize(("turn", "merges"), [(29, False), (30, True)])
+def test_a_row_that_failed_before_takes_a_younger_one_with_it_that_would_wait_as_long(
+    app: Flask, turn: int, merges: bool
+) -> None:
+    with time_machine.travel(NOW, tick=False):
+        ask(app, "alice@example.com", "register")
+        with_app(app, outbox.back_off, claimed(app), "later")  # by 30 s
+        ask(app, "alice@example.com", "register")
+        younger = claimed(app)
+        with app.app_context():
+            assert outbox.merge(younger, NOW + timedelta(seconds=turn)) == merges
+            db.session.rollback()
+    assert len(rows(app)) == 2 - merges
+
+
+def test_what_is_for_nobody_is_left_to_the_worker_that_has_the_lease_now(make_app: MakeApp) -> None:
+    """The account may have been switched on meanwhile."""
+    app = make_app(OUTBOX_LEASE_SECONDS=45)
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app)
+        frozen = claimed(app)
+        clock.shift(46)
+        claimed(app)
+        with_app(app, outbox.discard, frozen, Counted.UNADDRESSED)
+    assert len(rows(app)) == 1

@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.conftest import MakeApp, on_sqlite
+from pwreset.mail import smtp
+from tests.conftest import MakeApp
 from tests.mail.office import SECURE, addresses_of, app_for, ask, assert_uncharged, deliver, rows
-from tests.smtp.servers import USUAL, Authority, ScriptedServer, SMTPServer, Step
+from tests.smtp.servers import CLOSE, SILENT, USUAL, Authority, ScriptedServer, SMTPServer, Step
 
-pytestmark = on_sqlite  # what is stored is no part of it
 TAKES_BOTH = {"EHLO": "250-scripted.test\r\n250 PIPELINING"}
 TAKES_ONE = {"EHLO": "250-scripted.test\r\n250 8BITMIME"}
 # No answer to the sender before the recipient has come.
@@ -92,3 +92,28 @@ def test_a_line_that_breaks_between_the_two_answers_charges_this_mail_alone(
         assert deliver(app) == (2, None)
         assert addresses_of(app) == ["first@example.com"]
         assert rows(app)[0].attempts == 1
+
+
+@pytest.mark.parametrize("failure", [SILENT, CLOSE], ids=["silent", "closed"])
+def test_a_recipient_that_a_server_is_stuck_over_does_not_hold_up_the_others(failure: Step, make_app: MakeApp) -> None:
+    """It may keep its answer to the sender back until it has one to the recipient (RFC 2920 section 3.2)."""
+    held_back = {"MAIL": [Step(""), USUAL], "RCPT": [failure, failure, USUAL]}
+    with ScriptedServer({**TAKES_BOTH, **held_back}) as server:
+        app = app_for(make_app, server, EMAIL_TIMEOUT="0.3")
+        for address in ("stuck@example.com", "alice@example.com", "bob@example.com"):
+            ask(app, address)
+        assert deliver(app)[0] == 0
+        assert_uncharged(app, 3)
+        assert deliver(app) == (3, None)  # one command after the other now
+        assert [(row.address, row.attempts) for row in rows(app)] == [("stuck@example.com", 1)]
+        assert len(server.received) == 2
+
+
+def test_commands_go_together_again_after_a_while(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smtp, "ONE_BY_ONE", 0)
+    with ScriptedServer({**TAKES_BOTH, "MAIL": Step(""), "RCPT": [CLOSE, WAITS_FOR_BOTH["RCPT"]]}) as server:
+        app = app_for(make_app, server)
+        ask(app)
+        assert deliver(app)[0] == 0
+        assert deliver(app) == (1, None)
+        assert len(server.received) == 1

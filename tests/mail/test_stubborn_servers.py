@@ -1,5 +1,10 @@
 """What a server, a stranger or a race must not be able to do to the queue."""
 
+import socket
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -7,16 +12,18 @@ import pytest
 import time_machine
 from flask import Flask
 from sqlalchemy import delete
+from sqlalchemy.exc import OperationalError
 
 from pwreset import accounts
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.mail import delivery, messages, outbox
 from pwreset.mail.explain import explain
-from pwreset.models import User
+from pwreset.models import OutboxMessage, User
 from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user, text_of
+from tests.databases import Database
 from tests.mail.office import app_for, ask, deliver, event_kinds, rows, users, wait_over
-from tests.smtp.servers import CLOSE, RST, SILENT, USUAL, ScriptedServer, SMTPServer, Step
+from tests.smtp.servers import CLOSE, RST, SILENT, USUAL, ScriptedServer, SMTPServer, Step, in_turn
 
 RESET, REGISTER = "password_reset", "register"
 ALICE, BOB = "alice@example.com", "bob@example.com"
@@ -120,7 +127,7 @@ def test_a_request_does_not_merge_into_a_mail_that_is_being_sent(app: Flask) -> 
         first, second = outbox.claim(), outbox.claim()
         assert first is not None
         assert second is not None
-        assert not outbox.merge(second)
+        assert not outbox.merge(second, utcnow())
     assert len(rows(app)) == 2
 
 
@@ -204,3 +211,154 @@ def test_what_expired_is_counted_and_told_to_the_owner(app: Flask, post_room: Po
         deliver(app)
     assert event_kinds(app, alice) == ["expired"]
     assert "expired           1\n" in app.test_cli_runner().invoke(args=["outbox", "status"]).output
+
+
+# --- what a sent mail may not bring
+
+
+def test_requests_for_a_mailbox_that_was_full_merge_when_it_is_not(make_app: MakeApp) -> None:
+    """They failed one by one, uncharged to the account's turn, and are not to be mailed one by one."""
+    with SMTPServer(rcpt_reply=in_turn(*["452 4.2.2 Mailbox full"] * 8)) as server:
+        app = app_for(make_app, server)
+        add_user(app, ALICE, PASSWORD)
+        for _ in range(8):
+            ask(app, ALICE, RESET)
+        deliver(app)
+        assert [row.attempts for row in rows(app)] == [1] * 8
+        for _ in range(3):
+            wait_over(app)
+            deliver(app)
+        assert (len(server.messages), len(rows(app))) == (1, 1)  # and one for the account's next turn
+
+
+def test_events_that_can_not_be_written_bring_no_second_copy(
+    make_app: MakeApp, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as after a restore that forgot a right: without an end to it, a mail a minute."""
+    monkeypatch.setattr(delivery, "_record_sent", failing_with_an_account(delivery._record_sent))
+    with SMTPServer() as server:
+        app = app_for(make_app, server, OUTBOX_LEASE_SECONDS="1.1", EMAIL_DEADLINE="1", EMAIL_TIMEOUT="1")
+        add_user(app, ALICE, PASSWORD)
+        ask(app, ALICE, RESET)
+        assert deliver(app) == (1, None)
+        assert rows(app) == []
+        assert len(server.messages) == 1
+
+
+def failing_with_an_account(record: Callable[[OutboxMessage, int | None], None]) -> Callable[..., None]:
+    def fail(row: OutboxMessage, user_id: int | None) -> None:
+        record(row, user_id)
+        if user_id:
+            raise OperationalError("INSERT", {}, Exception("permission denied for table security_events"))
+
+    return fail
+
+
+def test_a_database_that_is_away_for_longer_than_a_lease_brings_no_second_copy(
+    make_app: MakeApp, database: Database
+) -> None:
+    with SMTPServer() as server:
+        app = app_for(make_app, server, OUTBOX_LEASE_SECONDS="1.1", EMAIL_DEADLINE="1", EMAIL_TIMEOUT="1")
+        add_user(app, ALICE, PASSWORD)
+        ask(app, ALICE, RESET)
+        server.data_reply = lambda: database.query("ALTER TABLE outbox RENAME TO hidden") and None
+        with ThreadPoolExecutor(1) as pool:
+            job = pool.submit(deliver, app)
+            server.wait_for(1)
+            time.sleep(2)
+            assert not job.done()
+            database.query("ALTER TABLE hidden RENAME TO outbox")
+            assert job.result() == (1, None)
+        assert rows(app) == []
+        assert len(server.messages) == 1
+
+
+@pytest.mark.parametrize("reply", ["251 2.0.0 Taken", "200 Taken"])
+def test_every_yes_to_a_mail_is_a_yes(reply: str, make_app: MakeApp) -> None:
+    with ScriptedServer({"DOT": reply}) as server:
+        app = app_for(make_app, server)
+        ask(app)
+        assert deliver(app) == (1, None)
+        assert rows(app) == []
+        assert len(server.received) == 1
+
+
+def test_an_answer_without_end_is_no_refusal(make_app: MakeApp) -> None:
+    with ScriptedServer({"DOT": "250 " + "x" * 9000}) as server:
+        app = app_for(make_app, server)
+        ask(app)
+        deliver(app)
+    assert [(row.attempts, row.failed_at, row.failure) for row in rows(app)] == [
+        (1, None, "the mail server's answer made no sense")
+    ]
+
+
+# --- what is the server's failure, also where a mail has a sender of its own
+
+
+def test_a_server_that_hangs_up_at_ehlo_charges_no_mail(make_app: MakeApp) -> None:
+    with ScriptedServer({"EHLO": [CLOSE, CLOSE, USUAL]}) as server:
+        app = app_for(make_app, server)
+        ask(app, from_email="elsewhere@example.com")
+        assert deliver(app)[0] == 0
+        assert [row.attempts for row in rows(app)] == [0]
+        assert deliver(app)[0] == 0
+        assert deliver(app) == (1, None)
+
+
+def test_an_idle_line_that_was_closed_charges_no_mail(make_app: MakeApp) -> None:
+    with ScriptedServer({"MAIL": [USUAL, CLOSE, USUAL]}) as server:
+        app = app_for(make_app, server)
+        ask(app)
+        ask(app, BOB, from_email="elsewhere@example.com")
+        assert deliver(app) == (2, None)
+        assert rows(app) == []
+        assert len(server.received) == 2
+
+
+# --- a server that does not even answer
+
+
+@contextmanager
+def deaf() -> Iterator[int]:
+    """Give a port whose queue is full: the kernel answers nobody, as for a machine that is gone."""
+    with ExitStack() as held:
+        listener = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port = int(listener.getsockname()[1])
+        for _ in range(4):
+            waiting = held.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        yield port
+
+
+def test_a_machine_that_does_not_answer_is_given_up_in_time(make_app: MakeApp) -> None:
+    with deaf() as port:
+        app = make_app(EMAIL_HOST="localhost", EMAIL_PORT=port, EMAIL_FROM="accounts@example.com", EMAIL_TIMEOUT="0.5")
+        ask(app)
+        start = time.monotonic()
+        done, problem = deliver(app)
+    assert time.monotonic() - start < 3
+    assert (done, problem) == (0, explain(TimeoutError()))
+    assert [row.attempts for row in rows(app)] == [0]
+
+
+def test_many_addresses_of_a_server_that_does_not_answer_are_given_up_at_the_deadline(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *of, **how: found(*of, **how)[:1] * 20)
+    with deaf() as port:
+        app = make_app(
+            EMAIL_HOST="localhost",
+            EMAIL_PORT=port,
+            EMAIL_FROM="accounts@example.com",
+            EMAIL_TIMEOUT="0.4",
+            EMAIL_DEADLINE="1",
+        )
+        ask(app)
+        start = time.monotonic()
+        done, problem = deliver(app)
+    assert time.monotonic() - start < 3
+    assert done == 0
+    assert problem
