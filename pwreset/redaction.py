@@ -1,4 +1,4 @@
-"""Keeps live links out of every log of this process.
+"""Keeps live links, and a broker's password, out of every log of this process.
 
 Decides what a log record may say of a request's path. Flask, Werkzeug and gunicorn all log paths, and the path of a
 mailed link is a key to an account; so the records themselves are cleaned as they are made, whatever logger or handler
@@ -8,20 +8,34 @@ they go to. It must not know routes beyond the names of the mailed links.
 import logging
 import re
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 MAILED_LINK = re.compile(r"(?i)(password-reset-confirm|password-reset-cancel|account-secure)/[^\s\"'?#<>]+")
 # Also by its shape alone, wherever it stands: six characters of time, a dot, 43 of signature.
 TOKEN = re.compile(r"[A-Za-z0-9_-]{6,7}\.[A-Za-z0-9_-]{43}")
+SECRETS: set[str] = set()
 ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
 SET_PASSWORD = re.compile(r"/set-password/?$")
 
 
 def redact(text: str) -> str:
-    """Return the text with the secret part of every mailed link replaced; `set-password` stays readable."""
+    """Return the text with every secret and the key in every mailed link replaced; `set-password` stays readable."""
     plain = ESCAPED.sub(_unescaped, text)  # /password%2Dreset... opens the same page
     clean = MAILED_LINK.sub(lambda link: link[0] if SET_PASSWORD.search(link[0]) else f"{link[1]}/[redacted]", plain)
     clean = TOKEN.sub("[redacted]", clean)
+    for secret in SECRETS:
+        clean = clean.replace(secret, "[redacted]")
     return text if clean == plain else clean
+
+
+def hide_password_of(url: str) -> None:
+    """Keep the password in a URL, as it is written there and as it is said, out of all that is logged from now on.
+
+    For those to whom others' libraries speak: Redis, for one, repeats a word that it does not understand.
+    """
+    password = urlsplit(url).password
+    if password:
+        SECRETS.update({password, unquote(password)})
 
 
 def install() -> None:

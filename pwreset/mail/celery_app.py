@@ -1,101 +1,24 @@
 """Celery, for teams that run it: beat rings every second, and a ring makes a worker deliver until nothing is due.
 
-Decides how rings travel, and that the outbox stays the only truth: a ring carries nothing, so a broker that is away,
-stuck or emptied loses nothing, and only the next ring that arrives matters. No request imports this module or speaks
-to the broker. Start `celery -A pwreset.mail.celery_app worker` on each machine and, on one or more, `... beat`.
+Decides that the outbox stays the only truth: a ring carries nothing, so a broker that is away, stuck or emptied loses
+nothing, and only the next ring that arrives matters. No request imports this module or speaks to the broker. Start `celery -A pwreset.mail.celery_app worker` on each machine and, on one or more, `... beat`.
 """
 
-import logging
-import ssl
-import time
-from contextlib import suppress
 from ctypes import c_bool
 from multiprocessing.sharedctypes import RawValue
-from typing import Any
 
 from celery import Celery, Task
-from celery.beat import Scheduler
 from celery.signals import setup_logging, worker_shutting_down
-from celery.worker.consumer import Consumer
-from celery.worker.state import maybe_shutdown
 from flask import Flask
-from kombu.entity import TRANSIENT_DELIVERY_MODE, Exchange, Queue
 
 from config import ConfigError
 from pwreset import create_app
-from pwreset.clock import Every
 from pwreset.extensions import db
 from pwreset.logs import log_to_console
+from pwreset.mail.rings import RING, celery_settings
 from pwreset.mail.worker import Worker
+from pwreset.redaction import hide_password_of
 from pwreset.serving import refuse, require_schema
-
-# The default exchange needs no binding, which an emptied Redis would have lost.
-RINGS = Queue("pwreset.rings", Exchange("", delivery_mode=TRANSIENT_DELIVERY_MODE), "pwreset.rings")
-# What keeps a broker that answers no more from holding anybody for ever, in seconds: each client has its own words.
-REDIS_OPTIONS = {"socket_connect_timeout": 4, "socket_timeout": 5, "health_check_interval": 10}
-AMQP_OPTIONS = {"read_timeout": 5, "write_timeout": 5}
-# Left to themselves, one client would take any certificate, and the other one that is somebody else's.
-TLS = {"rediss": {"ssl_cert_reqs": ssl.CERT_REQUIRED}, "amqps": {"server_hostname": None}}
-logger = logging.getLogger(__name__)
-
-
-class Bell(Scheduler):
-    """Beat's scheduler: rings every second, by no clock that can be set, and never while a ring still waits.
-
-    So no more than one waits for a worker, however long there is none, and a second beat does no harm.
-    """
-
-    max_interval = 1.0
-    _time_to_warn, _heard = Every(60), False
-
-    def tick(self, *_: object, **__: object) -> float:
-        """Ring, and return how long to wait, in seconds."""
-        try:
-            self._ring()
-        except Exception as error:  # noqa: BLE001 (whatever it is, the next second may be better)
-            self.close()
-            if self._time_to_warn():
-                self._heard = False
-                kind = type(error.__cause__ or error).__name__  # and not its text, which may repeat a password
-                logger.warning("The broker takes no ring (%s), and without one mail waits", kind)
-        else:
-            if not self._heard:
-                self._heard = True
-                logger.info("The broker takes rings, one a second")
-        return self.max_interval
-
-    def close(self) -> None:
-        """Hang up, without a farewell: a broker that is stuck would not answer it."""
-        connection = self.__dict__.pop("connection", None)
-        with suppress(Exception):
-            connection.collect()
-
-    def _ring(self) -> None:
-        self.connection.ensure_connection(max_retries=0)
-        _, waiting, _ = RINGS(self.connection.default_channel).queue_declare()
-        if not waiting:
-            ring.apply_async(connection=self.connection, retry=False)
-
-
-class Listener(Consumer):
-    """What waits for rings in a worker. Alone, and in no haste to come back to a broker that turns it away.
-
-    Such as a Redis that has become a replica, or a changed password: Celery would give up, or ask six times a second.
-    """
-
-    _may_hurry = Every(60)
-
-    def __init__(self, *args: Any, worker_options: dict[str, Any], **kwargs: Any) -> None:
-        # Workers have nothing to tell each other, and need no queues for it.
-        alone = dict.fromkeys(("without_mingle", "without_gossip", "without_heartbeat"), True)
-        super().__init__(*args, worker_options={**worker_options, **alone}, **kwargs)
-
-    def connect(self) -> Any:
-        """Return a connection; a second one within a minute takes its time."""
-        for _ in range(0 if self._may_hurry() else 10):
-            maybe_shutdown()
-            time.sleep(1)
-        return super().connect()
 
 
 def celery_init_app(app: Flask) -> Celery:
@@ -113,36 +36,6 @@ def celery_init_app(app: Flask) -> Celery:
     return celery_app
 
 
-def celery_settings(broker_url: str) -> dict[str, Any]:
-    """Return Celery's own settings.
-
-    Args:
-        broker_url: the setting CELERY_BROKER_URL.
-    """
-    scheme = broker_url.partition(":")[0]
-    return {
-        "broker_url": broker_url,
-        "broker_use_ssl": TLS.get(scheme, False),
-        "broker_channel_error_retry": True,
-        "broker_connection_max_retries": None,
-        "broker_connection_retry_on_startup": True,
-        "broker_connection_timeout": 4,
-        "broker_heartbeat": 10,
-        "broker_transport_options": REDIS_OPTIONS if scheme.startswith("redis") else AMQP_OPTIONS,
-        "beat_scheduler": f"{__name__}:{Bell.__name__}",
-        "task_default_exchange": "",
-        "task_default_queue": RINGS.name,
-        "task_default_routing_key": RINGS.name,
-        "task_ignore_result": True,
-        "task_queues": [RINGS],
-        "worker_cancel_long_running_tasks_on_connection_loss": True,  # there are none; False warns at each loss
-        "worker_consumer": f"{__name__}:{Listener.__name__}",
-        "worker_enable_prefetch_count_reduction": False,
-        "worker_enable_remote_control": False,
-        "worker_prefetch_multiplier": 1,
-    }
-
-
 def _application() -> Flask:
     try:
         app = create_app()
@@ -150,6 +43,7 @@ def _application() -> Flask:
         refuse(error.message)
     if app.config["CELERY_BROKER_URL"] is None:
         refuse("CELERY_BROKER_URL is not set; write redis://host:port/0 or amqp://user:password@host:port//")
+    hide_password_of(app.config["CELERY_BROKER_URL"])
     log_to_console(app.config["LOG_FORMAT"])
     require_schema(app)
     with app.app_context():
@@ -164,7 +58,7 @@ stopping = RawValue(c_bool, False)  # noqa: FBT003 (ctypes takes it so)
 worker = Worker(flask_app, should_stop=lambda: stopping.value)
 
 
-@celery_app.task(name="pwreset.ring")
+@celery_app.task(name=RING)
 def ring() -> None:
     """Deliver what is due."""
     worker.ring()

@@ -20,7 +20,7 @@ from tests.conftest import MakeApp, add_user, on_postgresql
 from tests.processes.celery_servers import APP, RELAY, CeleryBeat, CeleryWorker
 from tests.processes.conftest import OBSERVER, STARTED, Instance, Serve
 from tests.processes.servers import PATIENCE, Browser, Gunicorn, Server, free_port, until
-from tests.redis_servers import HOST, SECRET
+from tests.redis_servers import HOST, SECRET, FalseRedis
 from tests.smtp.servers import SILENT, USUAL, Authority, ScriptedServer, SMTPServer
 
 pytestmark = on_postgresql
@@ -202,6 +202,19 @@ def test_a_ring_says_the_same_whatever_waits(instance: Instance, serve: Serve, r
     assert ring_of_a_new_beat() == before
 
 
+def test_beat_rings_within_a_second_or_so_of_the_ring_before(instance: Instance, serve: Serve, redis: Redis):
+    beat = serve(CeleryBeat, visit=False, CELERY_BROKER_URL=redis.url)
+    until(redis.rings, "the first ring")
+    pauses = []
+    for _ in range(5):
+        redis.say("LPOP", "pwreset.rings")
+        before = time.monotonic()
+        until(redis.rings, "the next ring")
+        pauses.append(time.monotonic() - before)
+    assert sorted(pauses)[2] < 1.5  # the median: a busy machine may be late for one
+    assert "takes no ring" not in beat.log()
+
+
 # --- many, few, and none
 
 
@@ -295,6 +308,38 @@ def test_worker_and_beat_end_soon_while_the_broker_is_down(instance: Instance, s
         server.terminate()
         assert server.wait() == 0
         assert time.monotonic() - before < 10
+
+
+@pytest.mark.parametrize("ring", ["garbage", '{"body": "x"}', "[]"])
+def test_what_is_no_ring_does_not_end_a_worker(
+    instance: Instance, serve: Serve, redis: Redis, people: People, ring: str
+):
+    with SMTPServer() as mail_server:
+        worker = run_celery(serve, redis, mail_server.port, clean_log=False)
+        until(worker.ready, "a worker that waits for rings")
+        redis.say("LPUSH", "pwreset.rings", ring)
+        until(lambda: "Traceback" in worker.log() or "rror" in worker.log(), "a worker that has met it")
+        people.ask(1)
+        mail_server.wait_for(1, timeout=PATIENCE)
+        instance.wait_until_all_is_sent()
+        worker.terminate()
+        assert worker.wait() == 0
+
+
+def test_a_broker_that_repeats_the_password_does_not_get_it_into_a_log(instance: Instance, serve: Serve):
+    """Redis says what it was told where it does not know a command, as with `rename-command AUTH ""`."""
+
+    def repeat(connection: socket.socket) -> None:
+        while connection.recv(65536):
+            connection.sendall(b"-ERR unknown command 'AUTH', with args beginning with: '%b'\r\n" % SECRET.encode())
+
+    with FalseRedis(repeat) as broker:
+        settings = {"CELERY_BROKER_URL": broker.url, "EMAIL_PORT": free_port()}
+        servers = [serve(kind, visit=False, **settings) for kind in (CeleryWorker, CeleryBeat)]
+        until(lambda: "unknown command" in servers[0].log(), "a worker that was turned away")
+        until(lambda: "takes no ring" in servers[1].log(), "a beat that was turned away")
+    assert SECRET not in servers[0].log() + servers[1].log()
+    assert "beginning with: '[redacted]'" in servers[0].log()
 
 
 # --- what else may be away
