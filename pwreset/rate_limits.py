@@ -9,7 +9,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -20,6 +19,7 @@ from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import RateLimiter
 
 from pwreset.clock import Every
+from pwreset.deadline import within
 
 DEADLINE = 0.5  # seconds that a request waits for Redis, whatever Redis, its host or its name server do
 PAUSE = 1.0  # seconds between two looks whether Redis is back; longer than a request that is still waiting
@@ -111,7 +111,7 @@ class SharedStorage(ProcessStorage):
         if self._away:
             return None
         try:
-            return _in_time(question)
+            return within(DEADLINE, question)
         except Exception as error:  # noqa: BLE001 (whatever it is, the visitor's request goes on)
             self._leave(type(error).__name__)
             return None
@@ -152,17 +152,3 @@ def _acquire(kind: type[S], storage: S, key: str, limit: int, expiry: int, amoun
         return False
     storage.clear(key)
     return count()
-
-
-def _in_time(question: Callable[[], T]) -> T:
-    """Answer a question in a thread of its own: no timeout of a socket covers name servers and answers in drops."""
-    answer: Future[T] = Future()
-
-    def ask() -> None:
-        try:
-            answer.set_result(question())
-        except Exception as error:  # noqa: BLE001 (it is raised again where the answer is awaited)
-            answer.set_exception(error)
-
-    threading.Thread(target=ask, name="redis", daemon=True).start()
-    return answer.result(DEADLINE)

@@ -42,7 +42,7 @@ LAYERS = (
     ("pwreset.mail.line", "pwreset.mail.mailbox", "pwreset.mail.explain", "pwreset.mail.lifetime", "pwreset.mail"),
     ("pwreset.mail.failures",),
     ("pwreset.passwords", "pwreset.passwords.*"),
-    ("pwreset.addresses", "pwreset.client", "pwreset.clock", "pwreset.database"),
+    ("pwreset.addresses", "pwreset.client", "pwreset.clock", "pwreset.database", "pwreset.deadline"),
     ("config",),
 )
 CELERY, RINGS = "pwreset.mail.celery_app", "pwreset.mail.rings"

@@ -50,18 +50,18 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
 @pytest.fixture(autouse=True)
 def waits_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     """Note whose question to Redis was not answered in time; a busy machine is slow too, so no clock can tell."""
-    ask = rate_limits._in_time
+    ask = rate_limits.within
 
-    def noting(question: Callable[[], Any]) -> Any:
+    def noting(seconds: float, question: Callable[[], Any]) -> Any:
         try:
-            return ask(question)
+            return ask(seconds, question)
         except Exception as error:
             if type(error).__name__ == "TimeoutError":  # Python's own, or that of Redis's client
                 IN_VAIN.append(AT_WORK.poster)
             raise
 
     IN_VAIN.clear()
-    monkeypatch.setattr(rate_limits, "_in_time", noting)
+    monkeypatch.setattr(rate_limits, "within", noting)
 
 
 class Poster:

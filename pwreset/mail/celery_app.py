@@ -1,7 +1,8 @@
 """Celery, for teams that run it: beat rings every second, and a ring makes a worker deliver until nothing is due.
 
 Decides that the outbox stays the only truth: a ring carries nothing, so a broker that is away, stuck or emptied loses
-nothing, and only the next ring that arrives matters. No request imports this module or speaks to the broker. Start `celery -A pwreset.mail.celery_app worker` on each machine and, on one or more, `... beat`.
+nothing, and only the next ring that arrives matters. No request imports this module or speaks to the broker. Start
+`celery -A pwreset.mail.celery_app worker` on each machine and, on one or more, `... beat`.
 """
 
 from ctypes import c_bool
