@@ -12,6 +12,7 @@ from flask_login import current_user
 import config as settings
 from pwreset import (
     commands,
+    database,
     errors,
     health,
     limited,
@@ -116,6 +117,8 @@ def _flask_settings(known: dict[str, Any]) -> dict[str, Any]:
 def _bind_extensions(app: Flask) -> None:
     for extension in (db, csrf, mail_extension, limiter):
         extension.init_app(app)
+    with app.app_context():
+        database.prepare(db.engine)
     migrate.init_app(app, db, directory=str(settings.ROOT / "migrations"))
     # Its context processor would ask the database on error pages too, which must work without one.
     login_manager.init_app(app, add_context_processor=False)

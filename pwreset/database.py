@@ -69,7 +69,13 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-@event.listens_for(Engine, "do_connect")
+def prepare(engine: Engine) -> None:
+    """Bind all this to an engine: one of an application, since listeners of all engines would outlive a reload."""
+    event.listen(engine, "do_connect", _bound_the_wait)
+    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "handle_error", _keep_rows_out_of_errors)
+
+
 def _bound_the_wait(dialect: Dialect, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
     """Give what DATABASE_URL itself leaves open."""
     if dialect.name == "postgresql":
@@ -77,7 +83,6 @@ def _bound_the_wait(dialect: Dialect, _record: Any, _arguments: Any, options: di
             options.setdefault(name, value)
 
 
-@event.listens_for(Engine, "connect")
 def _set_up(connection: Any, _record: Any) -> None:
     """Let readers and the one writer of SQLite work side by side; wait for locks, and for nobody without end."""
     cursor = connection.cursor()
@@ -90,7 +95,6 @@ def _set_up(connection: Any, _record: Any) -> None:
     cursor.close()
 
 
-@event.listens_for(Engine, "handle_error")
 def _keep_rows_out_of_errors(context: ExceptionContext) -> None:
     """Leave PostgreSQL's first line: those below it repeat the values of a row, and end up in logs and terminals."""
     original, ours = context.original_exception, context.sqlalchemy_exception

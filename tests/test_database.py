@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 from flask import Flask
-from sqlalchemy import event, insert, text, update
+from sqlalchemy import create_engine, event, insert, text, update
 from sqlalchemy.exc import IntegrityError
 
 from pwreset import accounts
@@ -187,7 +187,7 @@ def test_a_server_that_says_nothing_is_given_up_in_time(
 ) -> None:
     app = make_app(DATABASE_URL=f"postgresql://127.0.0.1:{silent_port}/nothing{query}")
     start = time.monotonic()
-    assert app.test_client().get("/healthz").status_code == 503
+    assert app.test_client().get("/metrics").status_code == 503
     assert seconds - 0.5 < time.monotonic() - start < seconds + 2
 
 
@@ -345,3 +345,9 @@ def test_a_nul_in_what_travels_with_a_row_arrives(app: Flask) -> None:
         outbox.enqueue("register", "a@example.com", Client(), {"note": "x\x00y\ud800"})
         db.session.commit()
         assert outbox.claim().options == {"note": "x\x00y\ud800"}
+
+
+def test_no_other_engine_of_the_process_is_touched(app: Flask) -> None:
+    """What listens to all engines would outlive a reload of the code, and go before what the new code says."""
+    with create_engine("sqlite://").connect() as connection:
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 0

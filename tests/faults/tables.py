@@ -4,13 +4,14 @@ Decides what a test may change behind their backs: it adds accounts, and lets ti
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Executable, Row, create_engine, func, select, update
 
+from pwreset.database import prepare
 from pwreset.models import Counter, OutboxMessage, SecurityEvent, User
 from pwreset.passwords import make_password
 from tests.conftest import PASSWORD
@@ -30,6 +31,7 @@ class Tables:
     def __init__(self, database: Database, folder: Path) -> None:
         url = database.settings.get("DATABASE_URL", f"sqlite:///{folder}/pwreset.db")
         self.engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"), pool_pre_ping=True)
+        prepare(self.engine)
 
     def run(self, statement: Executable) -> Sequence[Row[Any]]:
         """Run one statement, commit, and return its rows."""
@@ -63,6 +65,11 @@ class Tables:
         query = select(users.c.email, events.c.kind, func.count()).select_from(events.outerjoin(users))
         return {(email, kind): number for email, kind, number in self.run(query.group_by(users.c.email, events.c.kind))}
 
+    def last_events(self, kind: str) -> dict[str, float]:
+        """Return when the last event of a kind was, by address, in seconds of the wall clock."""
+        query = select(users.c.email, func.max(events.c.created_at)).join(users).where(events.c.kind == kind)
+        return {email: moment.timestamp() for email, moment in self.run(query.group_by(users.c.email))}
+
     def counted(self, kind: str = "password_reset") -> dict[str, int]:
         """Return the application's own counters of one kind of mail."""
         return {row.name: row.value for row in self.run(select(counters).where(counters.c.kind == kind))}
@@ -70,6 +77,13 @@ class Tables:
     def all_is_put_off(self) -> bool:
         """Whether everything that waits is left alone until later: nothing is due, nothing under a lease."""
         return all(not row.leased and row.run_after > datetime.now(UTC) for row in self.waiting())
+
+    def assert_nothing_waits_too_long(self) -> None:
+        """What is put off waits for no more than its account's minute, or for the back-off that it was charged with."""
+        for row in self.waiting():
+            longest = timedelta(seconds=30 * 2 ** (row.attempts - 1)) if row.attempts else timedelta(minutes=1)
+            left = row.run_after - datetime.now(UTC)
+            assert row.leased or left <= longest, f"row {row.id}, tried {row.attempts} times, waits for {left}"
 
     def let_time_pass(self) -> None:
         """Make due what was put off or backed off, as if the time had passed; leases stay."""
