@@ -19,6 +19,7 @@ from pwreset import counters
 from pwreset.clock import utcnow
 from pwreset.counters import Counted
 from pwreset.mail import statistics
+from pwreset.security import host_name
 
 bp = Blueprint("metrics", __name__)
 # What a proxy adds: with one of these the request came from further away than this machine.
@@ -59,8 +60,9 @@ def may_read() -> bool:
     token, sent = current_app.config["METRICS_TOKEN"], request.authorization
     if token and sent and sent.type == "bearer" and hmac.compare_digest((sent.token or "").encode(), token.encode()):
         return True
-    # Behind a proxy that TRUSTED_PROXIES does not count, everybody has a loopback address; the headers tell.
-    return is_loopback(request.remote_addr or "") and not any(name in request.headers for name in FORWARDING)
+    # Behind a proxy that TRUSTED_PROXIES does not count, everybody has a loopback address; name or headers tell.
+    here = is_loopback(request.remote_addr or "") and is_loopback(host_name())
+    return here and not any(name in request.headers for name in FORWARDING)
 
 
 class DatabaseCollector(Collector):

@@ -77,10 +77,10 @@ def check_host() -> Response | None:
     so that no other site's name can be pointed at this machine (DNS rebinding).
     """
     public = current_app.config["PUBLIC_URL"]
-    if (public is None or request.path in {"/healthz", "/metrics"}) and is_loopback(_host_name()):
+    if (public is None or request.path in {"/healthz", "/metrics"}) and is_loopback(host_name()):
         return None
     # The name alone: links never take the port from a request, and a proxy may pass the host without it.
-    if public is not None and _host_name() == urlsplit(public).hostname:
+    if public is not None and host_name() == urlsplit(public).hostname:
         return None
     if time_to_warn_of_hosts():
         logger.warning("Refused a request for another host than %s. A proxy must pass Host on.", public or "loopback")
@@ -126,7 +126,8 @@ def set_headers(response: Response) -> Response:
     return response
 
 
-def _host_name() -> str:
+def host_name() -> str:
+    """Return the name that the request asks for, without a port; empty where it is none."""
     try:
         parts = urlsplit(f"//{request.host}")
         _ = parts.port  # raises for what is no port, such as `80:80`

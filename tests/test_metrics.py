@@ -198,4 +198,6 @@ def test_a_public_site_answers_it_on_a_loopback_name(make_app: MakeApp) -> None:
         EMAIL_FROM="accounts@example.com",
     )
     assert app.test_client().get("/metrics", headers={"Host": "127.0.0.1:8000"}).status_code == 200
+    # A proxy on this machine that adds no header of its own passes on what its visitors asked for.
+    assert app.test_client().get("/metrics", headers={"Host": "accounts.example.com"}).status_code == 403
     assert app.test_client().get("/metrics", headers={"Host": "evil.example"}).status_code == 400
