@@ -14,8 +14,16 @@ from pwreset.redaction import redact
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 FIELDS = ("levelname", "name", "process", "message")
 SHORTER_NAMES = {"levelname": "level", "name": "logger", "exc_info": "traceback"}
-# Their every line at INFO is one of ours told again, or a heartbeat.
-CHATTY = ("alembic", "celery.app.trace", "celery.beat", "celery.worker.strategy", "kombu", "celery.redirected")
+# Their every line at INFO is one of ours told again, a heartbeat, or one for each refused request of a flood.
+CHATTY = (
+    "alembic",
+    "celery.app.trace",
+    "celery.beat",
+    "celery.redirected",
+    "celery.worker.strategy",
+    "flask-limiter",
+    "kombu",
+)
 
 
 class JSONFormatter(JsonFormatter):
