@@ -126,17 +126,19 @@ def _hand_over(
         _hand_back(turn)
         _give_up(row, user_id, str(error))
     else:
-        _note_sent(row, user_id, message)
+        _take_away(row, user_id)
+        _say_sent(row, message)
 
 
-def _note_sent(row: OutboxMessage, user_id: int | None, message: messages.Message) -> None:
-    """Take the row away. The mail is out, so a database that is away is waited for, or a second copy would follow."""
+def _take_away(row: OutboxMessage, user_id: int | None) -> None:
+    """Delete the row of a mail that is out; a database that is away is waited for, or a second copy would follow."""
     began, lease = time.monotonic(), current_app.config["OUTBOX_LEASE_SECONDS"]
     for tries in count(1):
         try:
-            # After a lease without its events: better than a mail a minute, if they alone can't be written.
-            _record_sent(row, user_id if time.monotonic() - began < lease else None)
-            outbox.discard(row, Counted.DELIVERED)
+            if tries == 1 or not outbox.is_gone(row):  # or the last try went through, and only its answer was lost
+                # After a lease without its events: better than a mail a minute, if they alone can't be written.
+                _record_sent(row, user_id if time.monotonic() - began < lease else None)
+                outbox.discard(row, Counted.DELIVERED)
             break
         except IntegrityError:  # the account was deleted meanwhile, and its events with it
             db.session.rollback()
@@ -147,6 +149,9 @@ def _note_sent(row: OutboxMessage, user_id: int | None, message: messages.Messag
             if tries > 1 and time.monotonic() - began >= LONGEST_OUTAGE:
                 raise
             time.sleep(0.5)
+
+
+def _say_sent(row: OutboxMessage, message: messages.Message) -> None:
     if current_app.config["EMAIL_HOST"] is None:
         identity = mailbox.identity_of(message)
         logger.info(

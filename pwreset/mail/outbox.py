@@ -79,6 +79,11 @@ def discard(row: OutboxMessage, outcome: Counted) -> None:
     db.session.commit()
 
 
+def is_gone(row: OutboxMessage) -> bool:
+    """Whether a row was deleted already."""
+    return db.session.scalar(select(OutboxMessage.id).where(OutboxMessage.id == row.id)) is None
+
+
 def expire(row: OutboxMessage, asked_before: datetime) -> bool:
     """Delete a leased row that was asked for too long ago; False if a newer request merged into it meanwhile."""
     still_old = OutboxMessage.created_at < asked_before

@@ -245,6 +245,25 @@ def test_events_that_can_not_be_written_bring_no_second_copy(
         assert len(server.messages) == 1
 
 
+def test_an_answer_to_the_commit_that_is_lost_leaves_one_event(make_app: MakeApp, monkeypatch) -> None:
+    """Or a mail would count twice among the five an hour."""
+    discard, lost = outbox.discard, in_turn("lost")
+
+    def discard_and_lose_the_answer(*arguments) -> None:
+        discard(*arguments)
+        if lost():
+            raise OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
+
+    monkeypatch.setattr(outbox, "discard", discard_and_lose_the_answer)
+    with SMTPServer() as server:
+        app = app_for(make_app, server)
+        alice = add_user(app, ALICE, PASSWORD)
+        ask(app, ALICE, RESET)
+        assert deliver(app) == (1, None)
+        assert len(server.messages) == 1
+    assert event_kinds(app, alice) == ["requested", "mailed"]
+
+
 def failing_with_an_account(record: Callable[[OutboxMessage, int | None], None]) -> Callable[..., None]:
     def fail(row: OutboxMessage, user_id: int | None) -> None:
         record(row, user_id)
