@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 from kombu import Connection
 from kombu.exceptions import ChannelError, OperationalError
 
@@ -138,6 +139,8 @@ class RabbitMQ(Broker):
 
     def launch(self) -> None:
         """Start, and wait for nothing."""
+        if not RABBITMQ.exists():
+            pytest.skip("RabbitMQ is not installed")
         configuration = CONFIGURATION.format(host=HOST, port=self.port, secret=SECRET)
         (self.folder / "rabbitmq.conf").write_text(configuration, encoding="utf-8")
         (self.folder / "enabled_plugins").write_text("[].", encoding="utf-8")

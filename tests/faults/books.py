@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from email import message_from_bytes, policy
+from email.message import EmailMessage
 
 from tests.faults.people import Answer
 from tests.faults.tables import Tables
@@ -16,7 +17,9 @@ from tests.smtp.servers import ScriptedServer
 SOON = 1.0  # seconds
 # As `pwreset/redaction.py` knows it: six characters of time, a dot, 43 of signature.
 TOKEN = re.compile(r"[A-Za-z0-9_-]{6,7}\.([A-Za-z0-9_-]{43})")
+LINK = re.compile(r"/password-reset-confirm/\S+")
 ENDS = ("merged", "expired", "refused")
+RESETS = re.compile(r'^pwreset_(\w+)_total\{kind="password_reset"\} (\S+)$', re.MULTILINE)
 
 
 class Late(AssertionError):
@@ -47,8 +50,13 @@ def assert_answered_alike(answers: Iterable[Answer], statuses: Collection[int]) 
 
 def kept_by(server: ScriptedServer) -> list[tuple[str, str]]:
     """Return address and Message-ID of every mail that the server kept, in order."""
-    letters = [message_from_bytes(mail.content, policy=policy.default) for mail in list(server.mails) if mail.kept]
-    return [(str(letter["To"]), str(letter["Message-ID"])) for letter in letters]
+    return [(str(letter["To"]), str(letter["Message-ID"])) for letter, _ in letters_kept_by(server)]
+
+
+def letters_kept_by(server: ScriptedServer) -> list[tuple[EmailMessage, float]]:
+    """Return every mail that the server kept, taken apart, and when it came; the oldest first."""
+    kept = [mail for mail in list(server.mails) if mail.kept]
+    return [(message_from_bytes(mail.content, policy=policy.default), mail.at) for mail in kept]
 
 
 def assert_accounted_for(answers: Iterable[Answer], server: ScriptedServer, tables: Tables) -> dict[str, int]:
@@ -70,18 +78,28 @@ def assert_accounted_for(answers: Iterable[Answer], server: ScriptedServer, tabl
     return {"mailed": mailed.total(), **totals}
 
 
-def assert_counted(ends: Mapping[str, int], unknown: int, tables: Tables) -> None:
-    """The application's own counters, which /metrics shows, tell the same.
+def assert_merged_into_mail(server: ScriptedServer, tables: Tables) -> None:
+    """Whatever was merged was merged into a mail that came after it, or into a request that expired or was refused."""
+    latest = {str(letter["To"]): at for letter, at in letters_kept_by(server)}
+    ended = tables.last_events("expired") | tables.last_events("refused")
+    for address, merged in tables.last_events("merged").items():
+        came = max(latest.get(address, 0.0), ended.get(address, 0.0))
+        assert came >= merged, f"{address}: merged, and nothing came after it"
+
+
+def assert_counted(ends: Mapping[str, int], unknown: int, metrics: str) -> None:
+    """The application's own counters tell the same.
 
     Args:
         ends: how many requests ended which way.
         unknown: how many were accepted for addresses without an account.
-        tables: with the counters.
+        metrics: what /metrics answers.
     """
     names = {"mailed": "delivered", "refused": "failed"}
-    expected = {names.get(end, end): number for end, number in {**ends, "unaddressed": unknown}.items()}
-    counted = tables.counted()
-    assert {name: counted.get(name, 0) for name in expected} == expected
+    expected = {f"mails_{names.get(end, end)}": number for end, number in {**ends, "unaddressed": unknown}.items()}
+    expected["requests"] = sum(expected.values())
+    shown = {name: float(number) for name, number in RESETS.findall(metrics)}
+    assert {name: shown.get(name, 0) for name in expected} == expected
 
 
 def assert_copies(server: ScriptedServer, allowed: int) -> int:
@@ -100,6 +118,15 @@ def tokens_in(server: ScriptedServer) -> set[str]:
         parts = [part.get_payload(decode=True) for part in letter.walk() if not part.is_multipart()]
         texts += [part.decode("utf-8", "replace") for part in parts if isinstance(part, bytes)]
     return {token for text in texts for token in TOKEN.findall(text)}
+
+
+def link_in(server: ScriptedServer) -> str | None:
+    """Return the path of the link in the newest mail that the server has, if it has one."""
+    for mail in reversed(list(server.mails)):
+        body = message_from_bytes(mail.content, policy=policy.default).get_body(("plain",))
+        if body and (found := LINK.search(body.get_content())):
+            return found[0]
+    return None
 
 
 def assert_no_token(server: ScriptedServer, processes: Iterable[Server]) -> None:

@@ -13,7 +13,7 @@ from tests.smtp.servers import ScriptedServer
 
 OUTAGE = 20  # seconds
 SOON = 40  # until worker and beat have found the broker again, and all mail is out
-WAITED = "all mail waited and went out by itself"
+WAITED = "all mail went out by itself"
 sites.NAMES |= {CeleryWorker: "Celery's worker", CeleryBeat: "beat"}
 
 

@@ -16,14 +16,6 @@ from tests.smtp.servers import Authority, ScriptedServer
 
 OpenSite = Callable[..., Site]
 LATE = pytest.StashKey[str]()
-# Most faults do not depend on the engine: SQLite is enough for them. A test of both says so.
-on_both = pytest.mark.parametrize("engine", ["sqlite", "postgresql"], indirect=True)
-
-
-@pytest.fixture(params=["sqlite"])
-def engine(request: pytest.FixtureRequest) -> str:
-    """Return what the test's database is."""
-    return str(request.param)
 
 
 @pytest.fixture

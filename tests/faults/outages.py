@@ -17,6 +17,7 @@ SEEN = "503 to everybody; the mail under way came once, the rest went out by its
 
 def answered_in(site: Site, seconds: float) -> set[int]:
     """Let people ask for so long, and return the statuses they got."""
+    site.open_a_link()  # an error must not repeat its key either
     before, end = len(site.people.answers), time.monotonic() + seconds
     while time.monotonic() < end:
         site.people.ask()

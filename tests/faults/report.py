@@ -6,6 +6,7 @@ several processes of pytest-xdist the rows travel to the first one as the report
 
 import os
 import platform
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
@@ -97,11 +98,14 @@ def written_into(page: str, text: str) -> str:
     return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
 
 
-def missing_in(page: str, rows: Iterable[Row]) -> list[str]:
-    """Return the faults, each with where it was tried, that a page does not tell of."""
+def differences(page: str, rows: Iterable[Row]) -> list[str]:
+    """Return the faults, each with where it was tried, that a page does not tell of, or tells of and nobody tries."""
     listed = [line.strip("|").split(" | ") for line in page.splitlines() if line.startswith("| ")]
-    told = {(cells[0].strip(), cells[2]) for cells in listed if len(cells) == len(HEAD)}
-    return [f"{row.fault} ({row.where})" for row in in_order(rows) if (_cell(row.fault), row.where) not in told]
+    told = Counter((cells[0].strip(), cells[2]) for cells in listed if len(cells) == len(HEAD))
+    del told["fault", "where"], told["---", "---"]
+    seen = Counter((_cell(row.fault), row.where) for row in rows)
+    found = [(f"{PAGE.name} does not tell of", seen - told), (f"{PAGE.name} alone tells of", told - seen)]
+    return [f"{what}: {fault} ({where})" for what, rest in found for fault, where in sorted(rest.elements())]
 
 
 def is_complete(config: pytest.Config) -> bool:
@@ -113,7 +117,7 @@ def is_complete(config: pytest.Config) -> bool:
 class Gatherer:
     """A plugin of pytest that collects the rows of a run and ends it.
 
-    A complete run that passed rewrites the page; on CI it only fails where a fault is missing there.
+    A complete run that passed rewrites the page; on CI it only fails where the page has other faults.
 
     Args:
         config: of the run.
@@ -122,7 +126,7 @@ class Gatherer:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._rows: list[Row] = []
-        self._missing: list[str] = []
+        self._differences: list[str] = []
         self._skipped = False
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -139,16 +143,16 @@ class Gatherer:
         if os.environ.get("CI") != "true":
             PAGE.write_text(written_into(page, section(self._rows, datetime.now(UTC))), encoding="utf-8")
             return
-        self._missing = missing_in(page, self._rows)
-        if self._missing:
+        self._differences = differences(page, self._rows)
+        if self._differences:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the rows, and what is missing in the page."""
+        """Print the rows, and in what the page differs."""
         for row in in_order(self._rows):
             terminalreporter.write_line(row.line())
-        for fault in self._missing:
-            terminalreporter.write_line(f"missing in {PAGE.name}, run `make faults`: {fault}", red=True)
+        for difference in self._differences:
+            terminalreporter.write_line(f"{difference}: run `make faults`", red=True)
 
 
 def _line(cells: Iterable[str]) -> str:

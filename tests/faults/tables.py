@@ -79,9 +79,9 @@ class Tables:
         return all(not row.leased and row.run_after > datetime.now(UTC) for row in self.waiting())
 
     def assert_nothing_waits_too_long(self) -> None:
-        """What is put off waits for no more than its account's minute, or for the back-off that it was charged with."""
+        """What is put off waits for no more than its account's minute, or the back-off that it was charged with."""
         for row in self.waiting():
-            longest = timedelta(seconds=30 * 2 ** (row.attempts - 1)) if row.attempts else timedelta(minutes=1)
+            longest = timedelta(seconds=max(60, 15 * 2**row.attempts))
             left = row.run_after - datetime.now(UTC)
             assert row.leased or left <= longest, f"row {row.id}, tried {row.attempts} times, waits for {left}"
 

@@ -9,7 +9,7 @@ from http.client import HTTPException
 
 import pytest
 
-from tests.faults.conftest import OpenSite, on_both
+from tests.faults.conftest import OpenSite
 from tests.faults.held import PostgreSQLLine, held, start_again, wait_until_blocked
 from tests.faults.people import ACCOUNTS, FORM, Answer, TimedBrowser
 from tests.faults.site import OutboxRun, Site
@@ -40,7 +40,6 @@ def kill_children(site: Site, server: Server) -> None:
     site.remember_processes()
 
 
-@on_both
 def test_a_request_whose_web_process_is_killed_before_its_commit_was_never_made(
     open_site: OpenSite, mail: ScriptedServer
 ) -> None:
@@ -88,7 +87,6 @@ def test_a_request_whose_web_process_is_killed_between_its_commit_and_the_answer
         )
 
 
-@on_both
 def test_a_request_whose_web_server_is_killed_after_the_answer_is_mailed_after_the_next_start(
     open_site: OpenSite, mail: ScriptedServer
 ) -> None:

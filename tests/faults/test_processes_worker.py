@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from tests.faults.books import kept_by
-from tests.faults.conftest import OpenSite, on_both
+from tests.faults.conftest import OpenSite
 from tests.faults.held import held, start_again, wait_until_blocked
 from tests.faults.people import ACCOUNTS
 from tests.faults.site import OutboxRun
@@ -23,7 +23,6 @@ SLOWLY = [drip(0.1), USUAL]  # 1.4 s for the first, which is long enough to do s
 WHERE = {"RCPT": "before the mail's text", "DOT": "between the final dot and 250"}
 
 
-@on_both
 def test_a_worker_killed_between_the_250_and_its_commit_causes_one_copy_with_the_same_message_id(
     open_site: OpenSite, mail: ScriptedServer
 ) -> None:
@@ -50,7 +49,6 @@ def test_a_worker_killed_between_the_250_and_its_commit_causes_one_copy_with_the
     )
 
 
-@on_both
 @pytest.mark.parametrize("stage", WHERE)
 def test_a_worker_frozen_past_its_lease_is_stood_in_for_and_does_no_harm_when_it_goes_on(
     open_site: OpenSite, mail: ScriptedServer, stage: str
@@ -170,7 +168,6 @@ def test_a_worker_that_gets_sigterm_in_mid_send_sends_that_mail_once_and_leaves_
 
 
 @pytest.mark.timeout(240)
-@on_both
 def test_eight_workers_send_five_hundred_mails_each_once(open_site: OpenSite, mail: ScriptedServer) -> None:
     site = open_site(mail, OUTBOX_WORKER="none")
     more = [f"more-{number:03}@example.com" for number in range(500 - len(ACCOUNTS))]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.faults.report import BEGIN, END, HEAD, PAGE, Row, in_order, missing_in, section, written_into
+from tests.faults.report import BEGIN, END, HEAD, PAGE, Row, differences, in_order, section, written_into
 
 WHEN = datetime(2030, 1, 2, tzinfo=UTC)
 
@@ -48,13 +48,24 @@ def test_a_page_without_marks_is_a_mistake():
 def test_what_the_page_does_not_tell_is_found():
     page = written_into(f"{BEGIN}\n{END}", section([FIRST], WHEN))
     elsewhere = row(0, "a.py", 9, [], where="gunicorn, PostgreSQL")
-    assert missing_in(page, [FIRST]) == []
-    assert missing_in(page, [SECOND, elsewhere]) == ["down (gunicorn, PostgreSQL)", "refused (gunicorn, SQLite)"]
+    assert differences(page, [FIRST]) == []
+    assert differences(page, [FIRST, SECOND, elsewhere]) == [
+        "reliability.md does not tell of: down (gunicorn, PostgreSQL)",
+        "reliability.md does not tell of: refused (gunicorn, SQLite)",
+    ]
+
+
+def test_what_the_page_alone_tells_is_found_and_so_is_one_of_two_of_the_same_name():
+    page = written_into(f"{BEGIN}\n{END}", section([FIRST, SECOND, FIRST], WHEN))
+    assert differences(page, [FIRST]) == [
+        "reliability.md alone tells of: down (gunicorn, SQLite)",
+        "reliability.md alone tells of: refused (gunicorn, SQLite)",
+    ]
 
 
 def test_a_fault_with_a_bar_in_its_name_is_found_too():
     odd = row(0, "a.py", 9, [], fault="a | b")
-    assert missing_in(section([odd], WHEN), [odd]) == []
+    assert differences(section([odd], WHEN), [odd]) == []
 
 
 def test_the_page_has_its_marks_and_the_columns_their_heads():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import OpenSite, on_both
+from tests.faults.conftest import OpenSite
 from tests.faults.site import NO_MAIL, OutboxRun, Site
 from tests.processes.servers import PATIENCE, FlaskRun, Gunicorn
 from tests.smtp.servers import RST, SILENT, Authority, ScriptedServer, drip
@@ -45,7 +45,6 @@ def outage(site: Site) -> Iterator[str]:
     assert site.log().count(NO_MAIL) <= sum(map(len, site.servers.values())), "more than one warning of a process"
 
 
-@on_both
 def test_a_closed_port_holds_all_mail_back_until_it_opens(open_site: OpenSite, mail: ScriptedServer) -> None:
     site = open_site(mail)
     site.people.ask(1)
@@ -126,7 +125,6 @@ def test_a_server_that_says_later_to_everybody_delays_the_mail(
     site.check(fault, f"`{reply}` to all, then all as usual", WAITED)
 
 
-@on_both
 def test_a_refused_login_holds_all_mail_back_with_one_warning_until_it_is_repaired(
     open_site: OpenSite, secure_mail: ScriptedServer, secure
 ) -> None:

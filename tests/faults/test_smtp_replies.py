@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.faults.conftest import OpenSite, on_both
+from tests.faults.conftest import OpenSite
+from tests.faults.site import NO_MAIL
 from tests.processes.servers import PATIENCE, until
 from tests.smtp.servers import CLOSE, SILENT, USUAL, ScriptedServer, drip
 
 
-@on_both
 @pytest.mark.parametrize(
     ("fault", "behaviour"),
     [
@@ -40,6 +40,7 @@ def test_a_server_that_fails_at_quit_has_every_mail_once(
     mail.wait_for_stage("QUIT", timeout=PATIENCE)
     site.people.ask(2)
     site.settle()
+    assert NO_MAIL not in site.log()
     site.check(fault, "at every QUIT", "no mail waited, none came twice")
 
 

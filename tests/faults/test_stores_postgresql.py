@@ -2,18 +2,23 @@
 
 import shutil
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from pwreset.health import DEADLINE as HEALTH_DEADLINE
+from tests.brokers import Redis
 from tests.conftest import migrate
+from tests.faults.celery_site import CelerySite
 from tests.faults.conftest import OpenSite
 from tests.faults.outages import LONGEST_PAUSE, SEEN, answered_in, mail_under_way
 from tests.faults.postgresql import FAST, IMMEDIATE, PostgreSQLServer, new_folder, running_in
 from tests.faults.site import OutboxRun
-from tests.processes.servers import Gunicorn, until
+from tests.processes.servers import Browser, Gunicorn, until
 from tests.smtp.servers import ScriptedServer
 
 pytestmark = pytest.mark.timeout(300)
@@ -52,6 +57,25 @@ def test_a_server_that_stops_is_a_503_for_everybody_until_it_is_back(
     site.check("PostgreSQL stopped", f"{done}, a mail under way; started 8 s later", SEEN)
 
 
+def test_celerys_workers_go_on_with_a_server_that_was_stopped_under_them(
+    open_site: OpenSite, mail: ScriptedServer, database: PostgreSQLServer
+) -> None:
+    with Redis() as broker:
+        celery = CelerySite(partial(open_site, OUTBOX_LEASE_SECONDS=20), mail, broker.url)
+        celery.wait_until_mail_flows()
+        celery.site.statuses = {302, 503}
+        before = celery.lines()
+        with mail_under_way(celery.site):
+            database.stop()
+            assert answered_in(celery.site, 8) == {503}
+        database.start()
+        celery.site.mended()
+        assert answered_in(celery.site, 1) == {302}
+        celery.site.settle(LONGEST_PAUSE)
+        lines = tuple(after - number for after, number in zip(celery.lines(), before, strict=True))
+        celery.check("PostgreSQL stopped", "`pg_ctl stop -m fast`, a mail under way; started 8 s later", lines, SEEN)
+
+
 def test_a_server_that_freezes_holds_answers_and_mail_back_and_loses_none(
     open_site: OpenSite, mail: ScriptedServer, database: PostgreSQLServer
 ) -> None:
@@ -63,6 +87,9 @@ def test_a_server_that_freezes_holds_answers_and_mail_back_and_loses_none(
         for _ in range(6):  # the first ones hold the connections that are open
             crowd.enter_context(site.people.asking())
         until(lambda: {answer.known for answer in site.people.answers if answer.status == 503} == {True, False}, "503s")
+        before = time.monotonic()
+        assert Browser(site.people.server).get("/healthz").status == 503
+        assert time.monotonic() - before < HEALTH_DEADLINE + 5  # its own wait, and that of a busy machine
         database.thaw()
         site.mended()
     assert answered_in(site, 1) == {302}

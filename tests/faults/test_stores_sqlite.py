@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import on_sqlite
 from tests.faults.conftest import OpenSite
 from tests.faults.outages import LONGEST_PAUSE, SEEN, answered_in, mail_under_way
 from tests.processes.servers import PATIENCE
@@ -26,6 +27,7 @@ def lock(path: Path) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
+@on_sqlite
 def test_a_lock_of_half_a_minute_is_a_503_for_everybody_and_brings_no_second_copy(
     open_site: OpenSite, mail: ScriptedServer
 ) -> None:

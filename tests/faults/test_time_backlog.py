@@ -52,7 +52,6 @@ def wait_for_the_end(site: Site) -> None:
 
 
 @pytest.mark.timeout(700)
-@pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
 def test_a_backlog_of_ten_thousand_goes_out_oldest_first_within_the_age_limit(
     open_site: OpenSite, mail: ScriptedServer
 ) -> None:

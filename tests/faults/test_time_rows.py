@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import delete, update
 
-from tests.faults.conftest import OpenSite, on_both
+from tests.faults.conftest import OpenSite
 from tests.faults.site import NO_MAIL, OutboxRun, Site
 from tests.faults.tables import outbox, users
 from tests.processes.servers import until
@@ -37,7 +37,6 @@ def forget(site: Site, address: str, *, new: str | None = None) -> None:
             site.people.answers[number] = replace(answer, known=new is not None, address=new or address)
 
 
-@on_both
 def test_a_row_that_nobody_can_render_is_given_up_and_stops_no_other(open_site: OpenSite, mail: ScriptedServer) -> None:
     site = without_worker(open_site, mail)
     bad = dict(zip(site.people.ask(len(BROKEN)), BROKEN.values(), strict=True))
@@ -72,7 +71,6 @@ def test_a_row_of_a_kind_that_this_version_does_not_know_waits_for_one_that_does
     site.check("a kind nobody knows", "`kind` of a newer version, then one that is known", seen)
 
 
-@on_both
 def test_an_account_that_changes_while_its_mail_waits_is_mailed_as_it_is_then(
     open_site: OpenSite, mail: ScriptedServer
 ) -> None:

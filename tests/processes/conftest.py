@@ -25,7 +25,7 @@ def observed(self):
 threading.Thread.start = observed
 """
 STARTED = "worker thread in process "
-OUR_FAULT = re.compile(r"^.*(?:Traceback|Warning:).*$", re.MULTILINE)
+OUR_FAULT = re.compile(r"^.*(?:Traceback|Warning:|Delivery failed).*$", re.MULTILINE)
 
 
 @pytest.fixture

@@ -18,9 +18,10 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import EmailMessage
 from functools import cached_property
 from pathlib import Path
@@ -396,11 +397,13 @@ class Mail:
         content: as it came, without the dots that SMTP adds.
         kept: it was not refused (whether or not the client was told).
         acknowledged: the client was told 250.
+        at: when it came, on the wall clock in seconds.
     """
 
     content: bytes
     kept: bool
     acknowledged: bool = False
+    at: float = field(default_factory=time.time)
 
 
 def drip(interval: float, reply: str | None = None, *, endless: bool = False) -> Step:
