@@ -11,6 +11,7 @@ import time_machine
 from click.testing import Result
 from flask import Flask
 
+from pwreset.commands import outbox as commands
 from pwreset.mail import outbox
 from tests.conftest import MakeApp, PostRoom
 from tests.databases import Database
@@ -92,6 +93,14 @@ def test_a_drain_delivers_what_is_due_and_stops(app: Flask, post_room: PostRoom)
     assert (result.exit_code, result.output) == (0, "3 of 3 dealt with.\n")
     assert len(post_room.mails()) == 3
     assert rows(app) == []
+
+
+def test_a_drain_tells_how_far_it_is(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "Every", lambda _seconds: lambda: True)  # and not once a second
+    for _ in range(3):
+        ask(app)
+    result = run(app, "drain")
+    assert result.output.splitlines() == ["1 of 3 ...", "2 of 3 ...", "3 of 3 dealt with."]
 
 
 def test_a_drain_of_nothing_is_no_failure(app: Flask) -> None:

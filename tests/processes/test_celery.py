@@ -319,11 +319,10 @@ def test_what_is_no_ring_does_not_end_a_worker(
         until(worker.ready, "a worker that waits for rings")
         redis.say("LPUSH", "pwreset.rings", ring)
         until(lambda: "Traceback" in worker.log() or "rror" in worker.log(), "a worker that has met it")
-        people.ask(1)
-        mail_server.wait_for(1, timeout=PATIENCE)
+        for number in (1, 2):
+            people.ask(1)
+            mail_server.wait_for(number, timeout=PATIENCE)
         instance.wait_until_all_is_sent()
-        worker.terminate()
-        assert worker.wait() == 0
 
 
 def test_a_broker_that_repeats_the_password_does_not_get_it_into_a_log(instance: Instance, serve: Serve):

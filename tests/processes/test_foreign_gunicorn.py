@@ -3,10 +3,18 @@
 import json
 
 from pwreset.mail.statistics import NOBODY_DELIVERS
-from tests.processes.conftest import STARTED, Instance, Serve
+from tests.processes.conftest import OBSERVER, STARTED, Instance, Serve
 from tests.processes.servers import Browser, Gunicorn, until
 from tests.smtp.servers import SMTPServer
 
+TELL_THE_WATCH = """
+start_timer = threading.Timer.start
+def observed_timer(self):
+    if getattr(self.function, "__qualname__", "") == "Watch._look":
+        print("watch set", flush=True)
+    start_timer(self)
+threading.Timer.start = observed_timer
+"""
 FOREIGN = ("-c", "/dev/null", "--workers", "1", "wsgi:app")
 
 
@@ -30,9 +38,12 @@ def test_mail_that_nobody_delivers_is_told_by_healthz_and_the_log_until_a_worker
 ):
     with SMTPServer() as mail_server:
         relay = {"EMAIL_PORT": mail_server.port, "PYTHONPATH": observer}
+        (observer / "sitecustomize.py").write_text(OBSERVER + TELL_THE_WATCH, encoding="utf-8")
         server = serve(Gunicorn, *FOREIGN, **relay)
+        assert "watch set" not in server.log()
         assert Browser(server).submit("/register/", email="new@example.com").status == 302
         assert STARTED not in server.log()
+        until(lambda: "watch set" in server.log(), "the timer that will say it in the log, if nobody asks for /healthz")
         assert health(server) == (200, {"status": "ok"})
         a_minute_passes(instance)
         assert health(server) == (200, {"status": "mail is not delivered"})

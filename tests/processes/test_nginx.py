@@ -116,7 +116,6 @@ def test_the_whole_reset_works_over_tls_and_headers_that_a_client_sends_change_n
     assert len(page.headers.get_all("Content-Security-Policy")) == 1
 
 
-@on_sqlite
 def test_a_client_can_neither_escape_its_limit_nor_use_up_that_of_another(open_site: OpenSite):
     site = open_site()
     liars = [
@@ -127,7 +126,6 @@ def test_a_client_can_neither_escape_its_limit_nor_use_up_that_of_another(open_s
     assert limited_after([Remote(site.nginx, "127.0.0.10")] * 21) == 20
 
 
-@on_sqlite
 def test_behind_a_second_proxy_the_client_is_still_the_client(make_app: MakeApp, open_site: OpenSite):
     add_user(make_app(), ALICE, PASSWORD)
     site = open_site(TRUSTED_PROXIES=2)
@@ -142,7 +140,6 @@ def test_behind_a_second_proxy_the_client_is_still_the_client(make_app: MakeApp,
     assert limited_after([Remote(edge, "127.0.0.10")] * 21) == 20
 
 
-@on_sqlite
 def test_what_a_client_says_before_the_word_of_an_appending_proxy_does_not_count(
     make_app: MakeApp, open_site: OpenSite
 ):
@@ -156,7 +153,6 @@ def test_what_a_client_says_before_the_word_of_an_appending_proxy_does_not_count
         assert liar.send("GET", "/login", {}).headers["Location"] == f"https://{NAME}/login/"
 
 
-@on_sqlite
 def test_without_trusted_proxies_gunicorn_believes_no_header(make_app: MakeApp, instance: Instance, serve: Serve):
     add_user(make_app(), ALICE, PASSWORD)
     forged = FORGED | {"X-Forwarded-Proto": "https", "X-Forwarded-Ssl": "on"}
@@ -176,7 +172,6 @@ def test_without_trusted_proxies_gunicorn_believes_no_header(make_app: MakeApp, 
         assert limited_after([Remote(server, "127.0.0.10")] * 21) == 20
 
 
-@on_sqlite
 def test_a_port_in_the_public_url_stays_in_every_link(make_app: MakeApp, instance: Instance, serve: Serve):
     add_user(make_app(), ALICE, PASSWORD)
     with SMTPServer() as mail_server:
@@ -190,7 +185,7 @@ def test_a_port_in_the_public_url_stays_in_every_link(make_app: MakeApp, instanc
         assert link_in(mail.message).startswith(f"{nginx.url}/password-reset-confirm/")
 
 
-@on_sqlite
+@on_sqlite  # nothing reaches the database
 def test_plain_http_leads_to_the_same_page_over_tls_and_other_names_are_not_served(open_site: OpenSite):
     nginx = open_site().nginx
     for host in (NAME, "evil.example"):
@@ -205,7 +200,6 @@ def test_plain_http_leads_to_the_same_page_over_tls_and_other_names_are_not_serv
     assert secure(nginx, "GET /login/ HTTP/1.0\r\n\r\n").startswith("HTTP/1.1 400 ")
 
 
-@on_sqlite
 def test_healthz_is_passed_on_and_metrics_are_not(open_site: OpenSite):
     site = open_site()
     visitor = Remote(site.nginx)
@@ -248,7 +242,7 @@ def test_no_log_of_nginx_or_gunicorn_holds_a_key_to_an_account_also_while_gunico
         assert link.rpartition(".")[2].lower() not in unquote(text).lower()
 
 
-@on_sqlite
+@on_sqlite  # nothing reaches the database
 def test_a_body_over_the_limit_is_refused_and_one_within_is_kept_in_memory(open_site: OpenSite):
     site = open_site()
     visitor = Remote(site.nginx)
@@ -264,7 +258,7 @@ def test_a_body_over_the_limit_is_refused_and_one_within_is_kept_in_memory(open_
     assert visitor.get("/login/").status == 200
 
 
-@on_sqlite
+@on_sqlite  # nothing reaches the database
 def test_slow_clients_do_not_hold_up_others(open_site: OpenSite):
     site = open_site()
     head = f"POST /password-reset/ HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 1000\r\n\r\nemail="

@@ -1,11 +1,14 @@
 """No token, password or address on the console or in a log, whatever is done with a live link."""
 
+import json
+import re
 import socket
 import urllib.parse
 
 import pytest
 
-from tests.conftest import link_in, path_of
+from tests.conftest import MakeApp, add_user, link_in, path_of
+from tests.mail.office import ask
 from tests.processes.conftest import Instance, Serve
 from tests.processes.servers import PATIENCE, Browser, FlaskRun, Gunicorn, Server
 from tests.smtp.servers import SMTPServer
@@ -17,27 +20,50 @@ COMPLETE = "/password-reset-complete/"
 LOUD = ("--access-logfile", "-", "--log-level", "debug")
 
 
-@pytest.mark.parametrize("options", [(), ("--debug",)], ids=["plain", "debug"])
-def test_flask_run_prints_no_secret_during_the_whole_story(instance: Instance, serve: Serve, options):
-    server = serve(FlaskRun, *options, clean_log=False)
+@pytest.mark.parametrize(
+    ("options", "log_format"), [((), "text"), (("--debug",), "text"), ((), "json")], ids=["plain", "debug", "json"]
+)
+def test_flask_run_prints_no_secret_during_the_whole_story(instance: Instance, serve: Serve, options, log_format):
+    server = serve(FlaskRun, *options, clean_log=False, LOG_FORMAT=log_format)
     tokens = whole_story(server, instance, instance.wait_for_mail)
     server.press_ctrl_c()
     server.wait()
     assert_no_secrets(server, tokens)
+    if log_format == "json":
+        assert_json_lines(server, {"pwreset.mail.delivery", "werkzeug", "pwreset"})
 
 
-def test_gunicorn_prints_no_secret_during_the_whole_story(instance: Instance, serve: Serve):
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_gunicorn_prints_no_secret_during_the_whole_story(instance: Instance, serve: Serve, log_format):
     with SMTPServer() as mail_server:
 
         def wait_for_mail(count):
             return mail_server.wait_for(count, timeout=PATIENCE)[-1].message
 
-        server = serve(Gunicorn, *LOUD, clean_log=False, EMAIL_PORT=mail_server.port)
+        server = serve(Gunicorn, *LOUD, clean_log=False, EMAIL_PORT=mail_server.port, LOG_FORMAT=log_format)
         tokens = whole_story(server, instance, wait_for_mail)
         server.terminate()
         server.wait()
     assert_no_secrets(server, tokens)
     assert Gunicorn.secret_key not in server.log()
+    if log_format == "json":
+        assert_json_lines(server, {"pwreset.mail.delivery", "gunicorn.access", "gunicorn.error", "pwreset"})
+
+
+def test_a_worker_of_its_own_prints_json_without_a_secret(make_app: MakeApp, instance: Instance):
+    app = make_app()
+    add_user(app, ADDRESS, FIRST)
+    with SMTPServer() as mail_server:
+        relay = {"EMAIL_HOST": "localhost", "EMAIL_PORT": mail_server.port, "EMAIL_FROM": "accounts@example.com"}
+        ask(app, ADDRESS, "password_reset")
+        drained = instance.run("-m", "flask", "outbox", "drain", LOG_FORMAT="json", **relay)
+        token = link_in(mail_server.wait_for(1)[0].message).rpartition("/")[2]
+    *lines, last = drained.stdout.splitlines() + drained.stderr.splitlines()
+    assert token not in drained.stdout + drained.stderr
+    assert ADDRESS not in drained.stdout + drained.stderr
+    assert "1 of 1 dealt with." in (lines[0], last)
+    (told,) = (json.loads(line) for line in (*lines, last) if line.startswith("{"))
+    assert (told["level"], told["mail"], told["kind"]) == ("INFO", 1, "password_reset")
 
 
 def whole_story(server, instance, wait_for_mail):
@@ -90,6 +116,15 @@ def raw(server: Server, request: str) -> bytes:
         line.sendall(request.encode())
         line.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: line.recv(65536), b""))
+
+
+def assert_json_lines(server: Server, loggers: set[str]) -> None:
+    """Every line is a JSON object with a time, a level and a logger, but for what is printed before there is a log."""
+    told = [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]
+    others = [line for line in server.log().splitlines() if not line.startswith("{")]
+    assert all(re.match(r" \* |Press|\x1b", line) for line in others), others
+    assert all({"time", "level", "logger", "process", "message"} <= line.keys() for line in told)
+    assert loggers <= {line["logger"] for line in told}
 
 
 def assert_no_secrets(server: Server, tokens: list[str]) -> None:

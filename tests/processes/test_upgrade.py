@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.conftest import Instance, Serve
+from tests.processes.conftest import STARTED, Instance, Serve
 from tests.processes.nginx import NAME, Nginx, Remote
 from tests.processes.servers import Browser, Gunicorn, copy_of_the_project, until
 
@@ -109,9 +109,9 @@ def test_a_restart_on_a_socket_that_is_kept_brings_new_code_and_no_request_is_lo
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
-def test_between_new_code_and_its_migration_the_site_is_served(instance: Instance, serve: Serve, number):
-    server = serve(Gunicorn, EMAIL_PORT=1)
-    until(lambda: len(server.processes()) == 3, "the first process and two that serve")
+def test_between_new_code_and_its_migration_the_site_is_served(instance: Instance, serve: Serve, observer, number):
+    server = serve(Gunicorn, EMAIL_PORT=1, PYTHONPATH=observer)
+    until(lambda: server.log().count(STARTED) == 2, "two processes that have found their tables")
     instance.query("UPDATE alembic_version SET version_num = '0001'")
     os.kill(server.pid if number == signal.SIGHUP else max(server.processes()), number)
     until(lambda: OLDER in server.log(), "a new process")
