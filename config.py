@@ -33,7 +33,7 @@ DRIVERS = {
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
-INSTALL = "install it with: pip install -r requirements-scale.txt"
+INSTALL = "install it with: .venv/bin/python -m pip install -r requirements-scale.txt"
 YES, NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 
@@ -250,7 +250,7 @@ def _origin(url: SplitResult) -> str:
 
 
 def _check_keys(settings: dict[str, Any], _given: dict[str, str], problems: list[str]) -> None:
-    remedy = 'make one with: python -c "import secrets; print(secrets.token_urlsafe(48))"'
+    remedy = 'make one with: .venv/bin/python -c "import secrets; print(secrets.token_urlsafe(48))"'
     key = settings["SECRET_KEY"]
     if key is None and settings["PUBLIC_URL"]:
         problems.append(f"SECRET_KEY is missing; {remedy}")

@@ -528,7 +528,7 @@ def test_a_store_whose_package_is_missing_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, package, None)  # Python's own way to make an import fail
     problem = problem_of({name: url})
     assert problem.startswith(f"{name} needs ")
-    assert problem.endswith("; install it with: pip install -r requirements-scale.txt")
+    assert problem.endswith("; install it with: .venv/bin/python -m pip install -r requirements-scale.txt")
 
 
 @pytest.mark.parametrize(("name", "url", "package"), NEEDS_A_PACKAGE)
