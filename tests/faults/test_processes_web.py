@@ -90,7 +90,9 @@ def test_a_request_whose_web_process_is_killed_between_its_commit_and_the_answer
 def test_a_request_whose_web_server_is_killed_after_the_answer_is_mailed_after_the_next_start(
     open_site: OpenSite, mail: ScriptedServer
 ) -> None:
-    site = open_site(mail, (), WEB_CONCURRENCY=1)
+    site = open_site(
+        mail, (), WEB_CONCURRENCY=1, OUTBOX_LEASE_SECONDS=6
+    )  # a row may be claimed at the moment of the kill
     server = site.start(Gunicorn)
     site.people.ask(1)
     site.settle()
