@@ -23,7 +23,7 @@ test: .venv/installed-dev ## Run every test but the faults (TESTS=tests/users fo
 faults: .venv/installed-dev ## Break everything in turn, and write what was seen into docs/reliability.md
 	@$(BIN)/python -m pytest -n 3 tests/faults
 
-bench: .venv/installed-dev ## Measure delivery and claims, 15 minutes (RECORD=1 writes docs/performance.md)
+bench: .venv/installed-dev ## Measure delivery and claims, 5 minutes (RECORD=1 writes docs/performance.md)
 	@$(BIN)/python -m benchmarks.delivery $(if $(RECORD),--record); delivery=$$?; \
 	$(BIN)/python -m benchmarks.claims $(if $(RECORD),--record) && exit $$delivery
 

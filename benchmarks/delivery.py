@@ -61,7 +61,6 @@ def compare_with_flask_mail(report: Report) -> None:
     report.table(head, [[name, *(_figure(name, runs) for runs in (here, there))] for name in here])
     for name in STORES:
         report.hold(f"{name}, {ROUND_TRIP * 1000:g} ms away, times Flask-Mail", _times(name, there), at_least=3)
-    report.hold("handing over, on loopback, times Flask-Mail", _times(HANDING_OVER, here), at_least=3)
     report.say()
 
 

@@ -6,6 +6,7 @@ input ends; SECONDS is the round trip.
 """
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,6 +59,7 @@ async def _serve(port: int, round_trip: float) -> None:
     server = await asyncio.start_server(_Line(port, round_trip).admit, HOST, 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    os._exit(0)  # whoever still talks is gone by now, and asyncio would make a noise about it
 
 
 def main() -> None:

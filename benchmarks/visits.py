@@ -18,7 +18,7 @@ from benchmarks.http import Answer, Site
 from benchmarks.post import Post
 
 PASSWORD, NEW_PASSWORD = "seven green lanterns drift", "quiet rivers under old bridges"
-KNOWN, MEMBERS, FORGETFUL = 20_000, 2_000, 10_000
+KNOWN, MEMBERS, FORGETFUL = 60_000, 2_000, 10_000  # so many that chance brings none to more than five mails an hour
 STATIC = tuple(f"/static/{name}" for name in ("pico.min.css", "pwreset.css", "pwreset.js", "favicon.svg"))
 TOKEN = re.compile(rb'name="csrf_token"[^>]*value="([^"]+)"')
 # What is asked for and accepted.
