@@ -61,10 +61,8 @@ def create_app(
     _describe_to_templates(app)
     for module in (users, password_reset, mailbox, health, metrics):
         app.register_blueprint(module.bp)
-    limited.init_app(app)
-    errors.init_app(app)
-    commands.init_app(app)
-    serving.init_app(app)
+    for part in (limited, errors, commands, serving):
+        part.init_app(app)
     return app
 
 

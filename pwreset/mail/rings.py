@@ -90,6 +90,27 @@ class Listener(Consumer):
         return super().connect()
 
 
+# What no broker changes, under Celery's own names.
+FIXED = {
+    "broker_channel_error_retry": True,
+    "broker_connection_max_retries": None,
+    "broker_connection_retry_on_startup": True,
+    "broker_connection_timeout": 4,
+    "broker_heartbeat": 10,
+    "beat_scheduler": f"{__name__}:{Bell.__name__}",
+    "task_default_exchange": "",
+    "task_default_queue": RINGS.name,
+    "task_default_routing_key": RINGS.name,
+    "task_ignore_result": True,
+    "task_queues": [RINGS],
+    "worker_cancel_long_running_tasks_on_connection_loss": True,  # there are none; False warns at each loss
+    "worker_consumer": f"{__name__}:{Listener.__name__}",
+    "worker_enable_prefetch_count_reduction": False,
+    "worker_enable_remote_control": False,
+    "worker_prefetch_multiplier": 1,
+}
+
+
 def celery_settings(broker_url: str) -> dict[str, Any]:
     """Return Celery's own settings.
 
@@ -97,24 +118,8 @@ def celery_settings(broker_url: str) -> dict[str, Any]:
         broker_url: the setting CELERY_BROKER_URL.
     """
     scheme = broker_url.partition(":")[0]
-    return {
+    return FIXED | {
         "broker_url": broker_url,
         "broker_use_ssl": TLS.get(scheme, False),
-        "broker_channel_error_retry": True,
-        "broker_connection_max_retries": None,
-        "broker_connection_retry_on_startup": True,
-        "broker_connection_timeout": 4,
-        "broker_heartbeat": 10,
         "broker_transport_options": REDIS_OPTIONS if scheme.startswith("redis") else AMQP_OPTIONS,
-        "beat_scheduler": f"{__name__}:{Bell.__name__}",
-        "task_default_exchange": "",
-        "task_default_queue": RINGS.name,
-        "task_default_routing_key": RINGS.name,
-        "task_ignore_result": True,
-        "task_queues": [RINGS],
-        "worker_cancel_long_running_tasks_on_connection_loss": True,  # there are none; False warns at each loss
-        "worker_consumer": f"{__name__}:{Listener.__name__}",
-        "worker_enable_prefetch_count_reduction": False,
-        "worker_enable_remote_control": False,
-        "worker_prefetch_multiplier": 1,
     }
