@@ -1,0 +1,48 @@
+"""One public site for each engine and test process; what a test does to it must not disturb another's accounts."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.attacks.site import Site, serving
+from tests.conftest import migrate
+from tests.databases import Database, Server, SQLite
+from tests.smtp.servers import SMTPServer
+
+MakeSite = Callable[..., Site]
+
+
+@pytest.fixture(scope="session")
+def sites(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeSite]:
+    """Return a function that starts a site on an engine, once for the same settings; all end with the session."""
+    running: dict[tuple[object, ...], Site] = {}
+    with ExitStack() as stack:
+
+        def start(engine: str, **settings: object) -> Site:
+            wanted = (engine, *sorted(settings.items()))
+            if wanted not in running:
+                folder = tmp_path_factory.mktemp("site")
+                mail_server = stack.enter_context(SMTPServer())
+                site = Site(folder, _database(engine, folder, request), mail_server, **settings)
+                running[wanted] = stack.enter_context(serving(site))
+            return running[wanted]
+
+        yield start
+
+
+@pytest.fixture
+def site(engine: str, sites: MakeSite) -> Site:
+    """Return a site that other tests use too."""
+    return sites(engine)
+
+
+def _database(engine: str, folder: Path, request: pytest.FixtureRequest) -> Database:
+    if engine == "sqlite":
+        migrate(folder)
+        return SQLite(folder)
+    server: Server = request.getfixturevalue("postgresql_server")
+    database = server.create()
+    migrate(folder, **database.settings)
+    return database
