@@ -8,6 +8,8 @@ message names the setting and the remedy and never repeats a secret.
 import os
 import secrets
 import tempfile
+import zlib
+from collections import Counter as Tally
 from collections.abc import Mapping
 from contextlib import suppress
 from email.errors import HeaderParseError
@@ -15,9 +17,10 @@ from email.headerregistry import Address
 from email.utils import parseaddr
 from importlib.util import find_spec
 from ipaddress import ip_address
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import click
 from dotenv import dotenv_values
@@ -33,6 +36,16 @@ DRIVERS = {
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
+# In keys that were not made but written, and whole keys that tutorials show and sites have copied.
+DEFAULT_WORDS = ("secret", "change", "default", "example", "passw", "insecure", "develop", "flask", "django", "your-")
+PUBLISHED_KEYS = frozenset(
+    {
+        "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",
+        "09d25e094faa6ca2556c818166b7a9563b93f7099f6f0f4caa6cf63b88e8d3e7",
+        "5791628bb0b13ce0c676dfde280ba245",
+    }
+)
+NEW_KEY = 'make one with: .venv/bin/python -c "import secrets; print(secrets.token_urlsafe(48))"'
 INSTALL = "install it with: .venv/bin/python -m pip install -r requirements-scale.txt"
 YES, NO = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
@@ -62,7 +75,9 @@ SETTINGS = {
     "EMAIL_USE_SSL": Setting(bool, "false"),
     "EMAIL_FROM": Setting(str, None),
     "EMAIL_TIMEOUT": Setting(float, "10", 0.1, 300),
-    "EMAIL_DEADLINE": Setting(float, "30", 0.1, 59),  # below the minute of a turn to be mailed
+    "EMAIL_DEADLINE": Setting(float, "30", 0.1, 59),
+    "EMAIL_INTERVAL": Setting(int, "60", 1, 3600),
+    "EMAIL_HOURLY": Setting(int, "5", 1, 1000),
     "PASSWORD_RESET_TIMEOUT": Setting(int, "3600", 1, 604800),
     "INVITE_TIMEOUT": Setting(int, "259200", 1, 604800),
     "PASSWORD_MIN_LENGTH": Setting(int, "15", 8, 128),
@@ -72,6 +87,13 @@ SETTINGS = {
     "OUTBOX_LEASE_SECONDS": Setting(float, "60", 1, 3600),
     "OUTBOX_WORKER": Setting(str, "thread"),
     "RATELIMIT_ENABLED": Setting(bool, "true"),
+    "RATELIMIT_RESET": Setting(int, "20", 1, 100000),
+    "RATELIMIT_REGISTER": Setting(int, "20", 1, 100000),
+    "RATELIMIT_LOGIN": Setting(int, "30", 1, 100000),
+    "RATELIMIT_CONFIRM": Setting(int, "30", 1, 100000),
+    "LOGIN_FREE_FAILURES": Setting(int, "5", 1, 100),
+    "LOGIN_FIRST_WAIT": Setting(int, "15", 1, 900),
+    "LOGIN_LONGEST_WAIT": Setting(int, "900", 1, 900),
     "REDIS_URL": Setting(str, None),
     "CELERY_BROKER_URL": Setting(str, None),
     "TRUSTED_PROXIES": Setting(int, "0", 0, 10),
@@ -132,7 +154,9 @@ def read(environ: Mapping[str, str]) -> dict[str, Any]:
         _check_stores,
         _check_mail,
         _check_outbox,
+        _check_waits,
         _check_logs,
+        _check_key_has_one_use,
     ):
         check(settings, given, problems)
     if problems:
@@ -250,19 +274,61 @@ def _origin(url: SplitResult) -> str:
 
 
 def _check_keys(settings: dict[str, Any], _given: dict[str, str], problems: list[str]) -> None:
-    remedy = 'make one with: .venv/bin/python -c "import secrets; print(secrets.token_urlsafe(48))"'
-    key = settings["SECRET_KEY"]
+    key, fallbacks = settings["SECRET_KEY"], settings["SECRET_KEY_FALLBACKS"]
     if key is None and settings["PUBLIC_URL"]:
-        problems.append(f"SECRET_KEY is missing; {remedy}")
-    for name, keys in (
-        ("SECRET_KEY", [key] if key else []),
-        ("SECRET_KEY_FALLBACKS", settings["SECRET_KEY_FALLBACKS"]),
-    ):
-        if any(
-            len(one.encode(errors="replace")) < MINIMUM_KEY_BYTES or not one.isprintable() or len(set(one)) < 8
-            for one in keys
-        ):
-            problems.append(f"{name} is too easy to guess: use {MINIMUM_KEY_BYTES} random bytes or more; {remedy}")
+        problems.append(f"SECRET_KEY is missing; {NEW_KEY}")
+    for name, keys in (("SECRET_KEY", [key] if key else []), ("SECRET_KEY_FALLBACKS", fallbacks)):
+        if any(_is_easy_to_guess(one) for one in keys):
+            problems.append(f"{name} is too easy to guess: use {MINIMUM_KEY_BYTES} random bytes or more; {NEW_KEY}")
+
+
+def _check_key_has_one_use(settings: dict[str, Any], _given: dict[str, str], problems: list[str]) -> None:
+    key, fallbacks = settings["SECRET_KEY"], settings["SECRET_KEY_FALLBACKS"]
+    everywhere = [key, *fallbacks] if key else fallbacks
+    if len(set(everywhere)) < len(everywhere):
+        problems.append(f"SECRET_KEY and SECRET_KEY_FALLBACKS name a key twice: a new key is a new one; {NEW_KEY}")
+    if {settings["METRICS_TOKEN"], *_passwords_in(settings)} & set(everywhere):
+        problems.append(f"SECRET_KEY is used for something else too, and whoever has that has all accounts; {NEW_KEY}")
+    if settings["PUBLIC_URL"] and key and key == _kept_local_key(settings["INSTANCE_PATH"]):
+        problems.append(f"SECRET_KEY is the one that local mode made here, which is in a file; {NEW_KEY}")
+
+
+def _is_easy_to_guess(key: str) -> bool:
+    """Whether a key is short, looks like an example, or repeats itself: whoever guesses it makes links to any account.
+
+    Of keys made by `secrets.token_urlsafe(48)` one in some hundred thousand holds one of these words by chance.
+    """
+    plain = key.lower()
+    return (
+        len(key.encode(errors="replace")) < MINIMUM_KEY_BYTES
+        or not key.isprintable()
+        or len(set(key)) < 8
+        or any(word in plain for word in DEFAULT_WORDS)
+        or plain in PUBLISHED_KEYS
+        or _repeats_itself(plain)
+    )
+
+
+def _repeats_itself(text: str) -> bool:
+    # In runs such as abcdef most characters are one step from the last.
+    steps = Tally(ord(after) - ord(before) for before, after in pairwise(text))
+    return (
+        max(steps.values()) > len(text) // 2 or len(zlib.compress(text.encode(errors="replace"))) < len(text) // 2 + 8
+    )
+
+
+def _passwords_in(settings: dict[str, Any]) -> set[str | None]:
+    found: set[str | None] = {settings["EMAIL_PASS"]}
+    for name in ("DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL"):
+        with suppress(ValueError):  # what is no URL is told elsewhere
+            found.add(unquote(urlsplit(settings[name] or "").password or ""))
+    return found
+
+
+def _kept_local_key(folder: Path) -> str | None:
+    with suppress(OSError):
+        return (folder / "secret_key").read_text(encoding="ascii", errors="replace").strip()
+    return None
 
 
 def _check_database(settings: dict[str, Any], given: dict[str, str], problems: list[str]) -> None:
@@ -371,8 +437,15 @@ def _check_outbox(settings: dict[str, Any], _given: dict[str, str], problems: li
         problems.append(f"OUTBOX_WORKER is {settings['OUTBOX_WORKER']!r}: write thread or none.")
     if settings["EMAIL_DEADLINE"] >= settings["OUTBOX_LEASE_SECONDS"]:
         problems.append("EMAIL_DEADLINE must be below OUTBOX_LEASE_SECONDS, or a second worker sends the same mail.")
+    if settings["EMAIL_DEADLINE"] >= settings["EMAIL_INTERVAL"]:
+        problems.append("EMAIL_DEADLINE must be below EMAIL_INTERVAL, or an account's turn ends in mid-mail.")
     if settings["EMAIL_TIMEOUT"] > settings["EMAIL_DEADLINE"]:
         problems.append("EMAIL_TIMEOUT must not exceed EMAIL_DEADLINE; lower it, or raise EMAIL_DEADLINE.")
+
+
+def _check_waits(settings: dict[str, Any], _given: dict[str, str], problems: list[str]) -> None:
+    if settings["LOGIN_FIRST_WAIT"] > settings["LOGIN_LONGEST_WAIT"]:
+        problems.append("LOGIN_FIRST_WAIT must not exceed LOGIN_LONGEST_WAIT; lower it, or raise LOGIN_LONGEST_WAIT.")
 
 
 def _check_logs(settings: dict[str, Any], _given: dict[str, str], problems: list[str]) -> None:

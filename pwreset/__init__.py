@@ -91,7 +91,7 @@ def _flask_settings(known: dict[str, Any]) -> dict[str, Any]:
     secure = (known["PUBLIC_URL"] or "").startswith("https:")
     return {
         "MAX_CONTENT_LENGTH": security.MAXIMUM_BODY,
-        "MAX_FORM_PARTS": 50,
+        "MAX_FORM_PARTS": security.MAXIMUM_PARAMETERS,
         "PERMANENT_SESSION_LIFETIME": known["SESSION_LIFETIME_DAYS"] * 86400,
         "SECRET_KEY_FALLBACKS": known["SECRET_KEY_FALLBACKS"],
         "SEND_FILE_MAX_AGE_DEFAULT": 3600,

@@ -2,10 +2,12 @@
 
 Decides that a password changes only by compare-and-set: `UPDATE ... WHERE stamp = :the one we judged by`. Of two who
 judged by the same stamp one finds no row. (An operator's switch judges by nothing, and just sets.) Functions write to
-the present transaction and leave the commit to the caller, but for `create`, whose conflict shows only at the commit.
+the present transaction and leave the commit to the caller, but for `create`, whose conflict shows only at the commit,
+and `authenticate`, whose try is counted whatever becomes of it.
 It must not know HTTP or mail texts.
 """
 
+import secrets
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -13,7 +15,7 @@ from flask import current_app
 from sqlalchemy import ColumnElement, and_, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
-from pwreset import addresses, events
+from pwreset import addresses, events, guessing
 from pwreset.client import Client
 from pwreset.clock import utcnow
 from pwreset.events import Kind
@@ -55,7 +57,7 @@ def set_password(user: User, password: str) -> bool:
     """Give an active account a new password, unless its credentials changed since `user` was loaded.
 
     Every session and outstanding link of the account dies with the old stamp. Whoever sets it is the owner, so the
-    minute between two mails, which is against strangers, is over.
+    minute between two mails, which is against strangers, is over, and so is the wait after failed logins.
 
     Args:
         user: as it was when the caller judged it.
@@ -64,12 +66,33 @@ def set_password(user: User, password: str) -> bool:
     Returns:
         False when another request was first; nothing is changed then.
     """
-    return _compare_and_set(user, password_hash=make_password(password), stamp=new_stamp(), mailed_at=None)
+    done = _compare_and_set(user, password_hash=make_password(password), stamp=new_stamp(), mailed_at=None)
+    if done:
+        guessing.forgive(user.email)
+    return done
 
 
 def end_sessions(user: User) -> bool:
-    """End every session and outstanding link of an account; False when another request was first, and ended them."""
-    return _compare_and_set(user, stamp=new_stamp())
+    """End every session and outstanding link of an account; False when another request was first, and ended them.
+
+    What was mailed until now is useless, so the owner's next mail need not wait for it.
+    """
+    return _compare_and_set(user, stamp=new_stamp(), mailed_at=None)
+
+
+def take_back(user: User, *, password: bool = False) -> None:
+    """End every session and outstanding link of an account, whatever changed since `user` was loaded.
+
+    Args:
+        user: whose.
+        password: end the password too. In its place comes one that nobody knows; Django's unusable marker would say
+            that the account was never finished.
+    """
+    values: dict[str, Any] = {"stamp": new_stamp(), "mailed_at": None}
+    if password:
+        values["password_hash"] = make_password(secrets.token_urlsafe(32))
+        guessing.forgive(user.email)
+    db.session.execute(update(User).where(User.id == user.id, User.is_active).values(**values))
 
 
 def set_active(user: User, *, active: bool) -> None:
@@ -83,14 +106,21 @@ def authenticate(address: str, password: str, client: Client) -> User | None:
 
     One hash is computed whether or not the account exists. Recording is a compare-and-set on the stamp, and a
     re-hash one on the hash too: otherwise a login racing a reset could write the old password back.
+
+    Raises:
+        guessing.MustWait: too many logins failed from this network; the password is not looked at.
     """
+    failures = guessing.count_try(address, client.address)
     user = find(address)
     usable = user is not None and user.is_active
     right = check_password(password, user.password_hash if user and usable else None)
     if user and right and _record_login(user, password):
+        guessing.forget(address, client.address)
         events.record(Kind.LOGGED_IN, user.id, client)
         return user
     events.record(Kind.LOGIN_FAILED, user.id if user else None, client)
+    if guessing.makes_wait(failures):
+        events.record(Kind.LIMITED, user.id if user else None, client)
     return None
 
 

@@ -6,7 +6,7 @@ a reset of somebody else's account chooses the header, and must not choose words
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 from flask import current_app, request
 
@@ -59,6 +59,28 @@ def _network_address(text: str) -> str | None:
         return str(ip_address(text.partition("%")[0]))
     except ValueError:
         return None
+
+
+def current_network() -> str:
+    """Return what the limits count by: the network of the present request's client."""
+    return network_of(request.remote_addr)
+
+
+def network_of(address: str | None) -> str:
+    """Return the network that one customer of a provider has: an IPv4 address, or 64 bits of an IPv6 address.
+
+    Whoever has an IPv6 address has 2^64 of them (RFC 6177 section 2), and could come from another one each time.
+
+    Args:
+        address: as in `Client`; IPv4 written as IPv6 (RFC 4291 section 2.5.5.2) is the IPv4 address.
+    """
+    known = _network_address(address or "")
+    if known is None:
+        return "unknown"
+    ip = ip_address(known)
+    if ip.version == 4:
+        return known
+    return str(ip.ipv4_mapped or ip_network((int(ip) >> 64 << 64, 64)))
 
 
 def browser(user_agent: str | None) -> str | None:

@@ -7,16 +7,13 @@ person: a number tells of nobody.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from pwreset.clock import utcnow
+from pwreset.database import INSERT
 from pwreset.extensions import db
 from pwreset.models import Counter
-
-INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
 class Counted(StrEnum):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import DateTime, Dialect, MetaData, event, exc
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
@@ -17,6 +18,8 @@ BUSY_MILLISECONDS = 5000  # for a lock that somebody else holds; then it is a 50
 # Out of reach, gone in between, without our tables (PostgreSQL calls that a programming error, SQLite an operational
 # one), read-only after a failover (an internal one), or more requests than connections.
 UNAVAILABLE = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.ProgrammingError, exc.TimeoutError)
+# Either engine's own, which can update the row that is there already.
+INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 POSTGRESQL_CONNECTION = {
     "client_encoding": "utf8",  # a server set up without a locale would send bytes
     "connect_timeout": 5,  # seconds; the driver's own is 130

@@ -3,6 +3,9 @@
 Decides the words. The pages of errors from 500 on must not touch the database, which may be what is wrong.
 """
 
+import time
+from math import ceil
+
 from flask import Flask, current_app, render_template, request
 from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
@@ -10,7 +13,11 @@ from sqlalchemy import exc
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import Rule
 
+from pwreset.client import current_client
 from pwreset.database import UNAVAILABLE
+from pwreset.extensions import limiter
+from pwreset.guessing import MustWait
+from pwreset.mail.lifetime import wait_in_words
 from pwreset.security import ForeignForm
 
 WORDS = {
@@ -19,10 +26,14 @@ WORDS = {
     404: ("Page not found", "There is nothing at this address. If you followed a link, check that it is whole."),
     405: ("Method not allowed", "This page can't be used in this way."),
     413: ("Too much at once", "What was sent is larger than this site takes."),
-    429: ("Too many tries", "Wait a minute, then try again."),
+    429: ("Too many tries", "They came from your network, which has to wait. Try again in {wait}."),
     500: ("Something went wrong", "The mistake is ours and has been noted. Try again in a moment."),
     503: ("Not available right now", "What you sent was not taken in. Try again in a moment."),
 }
+TOO_MANY_FAILURES = (
+    "Too many failed tries",
+    "Wrong passwords for this address came from your network. Try again in {wait}, or reset the password.",
+)
 FORM_TOO_OLD = (
     "This form has expired",
     "You logged in, logged out or set a password elsewhere, or this browser keeps no cookies. Open the form again.",
@@ -36,6 +47,7 @@ FORM_FROM_ELSEWHERE = (
 def init_app(app: Flask) -> None:
     """Bind the pages to the application."""
     app.register_error_handler(HTTPException, show)
+    app.register_error_handler(MustWait, show_failures)
     for unavailable in UNAVAILABLE:
         app.register_error_handler(unavailable, show_unavailable)
 
@@ -49,14 +61,34 @@ def show(error: HTTPException) -> tuple[str, int, dict[str, str]]:
     title, message = WORDS.get(code, (error.name, "Go back and try again."))
     if isinstance(error, CSRFError | ForeignForm):
         title, message = FORM_TOO_OLD if isinstance(error, CSRFError) else FORM_FROM_ELSEWHERE
-    headers = {}
     if isinstance(error, RateLimitExceeded):
-        headers["Retry-After"] = "60"
-        current_app.extensions["pwreset_refusals"].add(request.endpoint or "")
+        current_app.extensions["pwreset_refusals"].add(request.endpoint or "", current_client())
+        return show_wait(_seconds_left(), title, message)
+    headers = {}
     if code == 405:
         headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
     retry = request.path if isinstance(error, CSRFError) and _has_page(request.url_rule) else None
     return render_template("error.html", code=code, title=title, message=message, retry_url=retry), code, headers
+
+
+def show_failures(error: MustWait) -> tuple[str, int, dict[str, str]]:
+    """Render the page of a login that is not looked at; the same with and without an account."""
+    return show_wait(error.seconds, *TOO_MANY_FAILURES)
+
+
+def show_wait(seconds: int, title: str, message: str) -> tuple[str, int, dict[str, str]]:
+    """Render a 429 that says how long to wait, to people and (RFC 9110 section 10.2.3) to programs."""
+    message = message.format(wait=wait_in_words(seconds))
+    page = render_template("error.html", code=429, title=title, message=message, reset=title == TOO_MANY_FAILURES[0])
+    return page, 429, {"Retry-After": str(seconds)}
+
+
+def _seconds_left() -> int:
+    limit = limiter.current_limit
+    if limit is None:
+        return 60
+    # The window ends with its oldest request; `reset_at` is up to a second later.
+    return min(max(1, ceil(limit.window.reset_time - time.time())), limit.limit.get_expiry())
 
 
 def _has_page(rule: Rule | None) -> bool:

@@ -29,7 +29,10 @@ class Kind(StrEnum):
     CHANGED = "changed"
     LOGGED_IN = "logged_in"
     LOGIN_FAILED = "login_failed"
+    LIMITED = "limited"
     SIGNED_OUT_EVERYWHERE = "signed_out_everywhere"
+    CANCELLED = "cancelled"
+    SECURED = "secured"
     SET_BY_ADMIN = "set_by_admin"
     LINK_PRINTED = "link_printed"
     DEACTIVATED = "deactivated"
@@ -48,12 +51,31 @@ DESCRIPTIONS: dict[str, str] = {
     Kind.CHANGED: "Password changed",
     Kind.LOGGED_IN: "Logged in",
     Kind.LOGIN_FAILED: "Failed login",
+    Kind.LIMITED: "Too many tries from one network: it has to wait",
     Kind.SIGNED_OUT_EVERYWHERE: "Signed out everywhere",
+    Kind.CANCELLED: 'Mailed links and sessions ended by "This wasn\'t me"',
+    Kind.SECURED: 'Password and sessions ended by "This wasn\'t me"',
     Kind.SET_BY_ADMIN: "Password set by an administrator",
     Kind.LINK_PRINTED: "Reset link printed by an administrator",
     Kind.DEACTIVATED: "Account deactivated",
     Kind.ACTIVATED: "Account activated",
 }
+
+
+# After one of these no link is alive that was mailed before.
+END_LINKS = frozenset(
+    {
+        Kind.COMPLETED,
+        Kind.CHANGED,
+        Kind.LOGGED_IN,
+        Kind.SIGNED_OUT_EVERYWHERE,
+        Kind.CANCELLED,
+        Kind.SECURED,
+        Kind.SET_BY_ADMIN,
+        Kind.DEACTIVATED,
+        Kind.ACTIVATED,
+    }
+)
 
 
 class Entry(NamedTuple):

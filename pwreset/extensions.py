@@ -3,12 +3,12 @@
 Decides nothing beyond the limits' strategy; `create_app` binds them. No logic belongs here.
 """
 
-from flask_limiter.util import get_remote_address
 from flask_login import LoginManager
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from flask_wtf.csrf import CSRFProtect
 
+from pwreset.client import current_network
 from pwreset.database import Base
 from pwreset.mail.smtp import VerifyingMail
 from pwreset.rate_limits import PerAppLimiter
@@ -18,4 +18,4 @@ migrate = Migrate(render_as_batch=True)
 login_manager = LoginManager()
 csrf = CSRFProtect()
 mail = VerifyingMail()
-limiter = PerAppLimiter(key_func=get_remote_address, strategy="moving-window")
+limiter = PerAppLimiter(key_func=current_network, strategy="moving-window")

@@ -1,16 +1,24 @@
 """Who is signed in.
 
-Decides that a session is good for one stamp of its account only. "Remember me" is a permanent session and not
-Flask-Login's own cookie, which would not honour SECRET_KEY_FALLBACKS.
+Decides that a session is good for one stamp of its account only, and until it is logged out: what is in a cookie can't
+be taken back, so the ids of sessions that ended are kept. "Remember me" is a permanent session and not Flask-Login's
+own cookie, which would not honour SECRET_KEY_FALLBACKS.
 """
 
+import secrets
+from datetime import timedelta
 from secrets import compare_digest
 
-from flask import session
+from flask import current_app, session
 from flask_login import LoginManager, login_user
+from sqlalchemy import delete
 
 from pwreset import accounts
-from pwreset.models import User
+from pwreset.clock import utcnow
+from pwreset.extensions import db
+from pwreset.models import EndedSession, User
+
+SESSION_ID = "_session_id"
 
 
 def init_app(login_manager: LoginManager) -> None:
@@ -22,7 +30,9 @@ def init_app(login_manager: LoginManager) -> None:
 
 
 def load_user(session_id: str) -> User | None:
-    """Return the account of a session, or None where its stamp is no longer the account's or it is deactivated."""
+    """Return the account of a session, or None where it has ended: logged out, another stamp, or deactivated."""
+    if db.session.get(EndedSession, session.get(SESSION_ID, "")) is not None:
+        return None
     user_id, _, stamp = session_id.partition(".")
     user = accounts.find_by_id(int(user_id)) if user_id.isdecimal() else None
     if user is None or not user.is_active or not compare_digest(user.stamp.encode(), stamp.encode()):
@@ -42,4 +52,19 @@ def sign_in(session_id: str, *, remember: bool) -> None:
     user = load_user(session_id)
     if user is not None:
         login_user(user)
+        session[SESSION_ID] = secrets.token_urlsafe(18)
         session.permanent = remember
+
+
+def sign_out() -> None:
+    """End this session, and every copy of its cookie."""
+    if SESSION_ID in session:
+        db.session.merge(EndedSession(id=session[SESSION_ID], ended_at=utcnow()))
+        db.session.commit()
+    session.clear()
+
+
+def purge_ended() -> None:
+    """Delete in the present transaction the sessions whose cookies have expired by now."""
+    longest = timedelta(days=current_app.config["SESSION_LIFETIME_DAYS"] + 1)
+    db.session.execute(delete(EndedSession).where(EndedSession.ended_at < utcnow() - longest))

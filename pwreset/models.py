@@ -1,8 +1,8 @@
-"""The four tables: accounts, mail waiting to be sent, what happened to accounts, and how often things happened.
+"""The tables: accounts, mail waiting to be sent, what happened to accounts, failed logins, ended sessions, and counts.
 
 Decides what is stored. No token, no plain password and no mail text is: links are made when the mail is written.
 Who may write: `accounts` the users, `mail/outbox` the outbox, `events` the security events (`mail/retention` deletes),
-`counters` the counters.
+`counters` the counters, `guessing` the login failures, `login` the ended sessions.
 """
 
 import secrets
@@ -115,3 +115,29 @@ class Counter(db.Model):  # type: ignore[name-defined]
     kind: Mapped[str] = mapped_column(String(64), primary_key=True)
     value: Mapped[int] = mapped_column(BigInteger)
     updated_at: Mapped[datetime] = mapped_column(UTCDateTime)
+
+
+class LoginFailures(db.Model):  # type: ignore[name-defined]
+    """How often logins to one account failed from one network, and until when that network waits.
+
+    `account` is a keyed hash of the address typed: there need be no account, and some type a password there.
+    """
+
+    __tablename__ = "login_failures"
+    __table_args__ = (Index(None, "failed_at"),)
+
+    account: Mapped[str] = mapped_column(String(64), primary_key=True)
+    network: Mapped[str] = mapped_column(String(45), primary_key=True)
+    failures: Mapped[int]
+    failed_at: Mapped[datetime] = mapped_column(UTCDateTime)
+    wait_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
+
+
+class EndedSession(db.Model):  # type: ignore[name-defined]
+    """A session that was logged out: its cookie is signed for days to come, and may have been copied."""
+
+    __tablename__ = "ended_sessions"
+    __table_args__ = (Index(None, "ended_at"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    ended_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)

@@ -30,6 +30,11 @@ S = TypeVar("S", MemoryStorage, RedisStorage)
 logger = logging.getLogger(__name__)
 
 
+def per_minute(setting: str) -> Callable[[], str]:
+    """Return what tells Flask-Limiter, at each request, how many a setting allows one client in a minute."""
+    return lambda: f"{current_app.config[setting]} per minute"
+
+
 class PerAppLimiter(Limiter):
     """Flask-Limiter for several applications in one process, each with its own counts and its own switch.
 

@@ -15,6 +15,7 @@ from config import is_loopback
 from pwreset.clock import Every
 
 MAXIMUM_BODY = 64 * 1024  # bytes
+MAXIMUM_PARAMETERS = 50  # in a form or a query; the largest form here has five
 CONTENT_SECURITY_POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -106,8 +107,12 @@ def check_origin() -> None:
 def check_form() -> None:
     """Refuse what no form here sends: a repeated field, of which two readers could take different ones, files and JSON.
 
-    Flask-WTF would take both for the form, and hand a view an upload or a number where it expects text.
+    Flask-WTF would take both for the form, and hand a view an upload or a number where it expects text. Parameters are
+    counted before they are taken apart (MAX_FORM_PARTS, which Werkzeug checks, is about multipart forms only).
     """
+    words = request.get_data() if request.mimetype == "application/x-www-form-urlencoded" else b""
+    if max(words.count(b"&"), request.query_string.count(b"&")) >= MAXIMUM_PARAMETERS:
+        abort(413)
     if any(len(values) > 1 for _, values in request.form.lists()):
         abort(400)
     if request.files or (request.method == "POST" and request.is_json):

@@ -37,6 +37,8 @@ DEFAULTS = {
     "EMAIL_FROM": None,
     "EMAIL_TIMEOUT": 10.0,
     "EMAIL_DEADLINE": 30.0,
+    "EMAIL_INTERVAL": 60,
+    "EMAIL_HOURLY": 5,
     "PASSWORD_RESET_TIMEOUT": 3600,
     "INVITE_TIMEOUT": 259200,
     "PASSWORD_MIN_LENGTH": 15,
@@ -46,6 +48,13 @@ DEFAULTS = {
     "OUTBOX_LEASE_SECONDS": 60.0,
     "OUTBOX_WORKER": "thread",
     "RATELIMIT_ENABLED": True,
+    "RATELIMIT_RESET": 20,
+    "RATELIMIT_REGISTER": 20,
+    "RATELIMIT_LOGIN": 30,
+    "RATELIMIT_CONFIRM": 30,
+    "LOGIN_FREE_FAILURES": 5,
+    "LOGIN_FIRST_WAIT": 15,
+    "LOGIN_LONGEST_WAIT": 900,
     "REDIS_URL": None,
     "CELERY_BROKER_URL": None,
     "TRUSTED_PROXIES": 0,
@@ -147,8 +156,9 @@ def test_a_whole_number_takes_no_fraction(name: str) -> None:
 @pytest.mark.parametrize("name", NUMBERS)
 def test_both_ends_of_a_range_are_allowed(name: str) -> None:
     setting = config.SETTINGS[name]
-    # The three hang together: an operation within the deadline, and the deadline within the lease.
-    short, long = {"EMAIL_TIMEOUT": "0.1", "EMAIL_DEADLINE": "0.1"}, {"OUTBOX_LEASE_SECONDS": "3600"}
+    # Some hang together: an operation within the deadline, the deadline within the lease, the first wait in the longest.
+    short = {"EMAIL_TIMEOUT": "0.1", "EMAIL_DEADLINE": "0.1", "LOGIN_FIRST_WAIT": "1"}
+    long = {"OUTBOX_LEASE_SECONDS": "3600"}
     room = {**long, "EMAIL_DEADLINE": "59"} if name == "EMAIL_TIMEOUT" else {**long, **short}
     assert config.read({**RELAY, **room, name: f"{setting.low:g}"})[name] == setting.low
     high = 59 if name == "EMAIL_TIMEOUT" else setting.high
@@ -205,6 +215,8 @@ def test_gmail_needs_an_account_and_its_app_password_and_nothing_else() -> None:
         "EMAIL_FROM": "team@gmail.example",
         "EMAIL_TIMEOUT": 10.0,
         "EMAIL_DEADLINE": 30.0,
+        "EMAIL_INTERVAL": 60,
+        "EMAIL_HOURLY": 5,
     }
 
 

@@ -18,7 +18,7 @@ from tests.conftest import on_sqlite
 from tests.databases import Database
 
 TABLES_WITH_IDS = {"users", "outbox", "security_events"}
-TABLES = {*TABLES_WITH_IDS, "counters"}
+TABLES = {*TABLES_WITH_IDS, "counters", "login_failures", "ended_sessions"}
 # Everything there is to know of tables, indexes and constraints.
 SCHEMA = {
     "sqlite": "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite%' ORDER BY name",

@@ -96,7 +96,7 @@ def reset_link(email: str) -> None:
         msg = "The account is deactivated."
         raise click.ClickException(msg)
     purpose = "reset" if user.has_usable_password() else "invite"
-    link = messages.link_to_confirm(user, purpose, current_app.config["PUBLIC_URL"] or LOCAL_URL)
+    link = messages.link_to_page(user, purpose, current_app.config["PUBLIC_URL"] or LOCAL_URL)
     if purpose == "invite":
         accounts.take_turn(user, timedelta())  # as if mailed: an unfinished account with a live link is not purged
     events.record(Kind.LINK_PRINTED, user.id)

@@ -24,6 +24,7 @@ from pwreset.events import Kind
 from pwreset.extensions import db, mail
 from pwreset.mail import mailbox, messages, outbox, throttle
 from pwreset.mail.failures import Deferred, Refused, ServerUnavailable
+from pwreset.mail.mime import Message
 from pwreset.models import OutboxMessage
 
 REQUESTS = {"password_reset": Kind.REQUESTED, "register": Kind.REGISTERED}
@@ -92,9 +93,7 @@ def _send(row: OutboxMessage, letter: messages.Letter, turn: Turn | None, connec
         _hand_over(row, user_id, message, turn, connection)
 
 
-def _write(
-    row: OutboxMessage, letter: messages.Letter, user_id: int | None, turn: Turn | None
-) -> messages.Message | None:
+def _write(row: OutboxMessage, letter: messages.Letter, user_id: int | None, turn: Turn | None) -> Message | None:
     try:
         message = messages.write(row, letter)
     except UNAVAILABLE:  # no fault of the row: it stays leased and comes again
@@ -109,7 +108,7 @@ def _write(
 
 
 def _hand_over(
-    row: OutboxMessage, user_id: int | None, message: messages.Message, turn: Turn | None, connection: Connection
+    row: OutboxMessage, user_id: int | None, message: Message, turn: Turn | None, connection: Connection
 ) -> None:
     try:
         connection.send(message)
@@ -151,7 +150,7 @@ def _take_away(row: OutboxMessage, user_id: int | None) -> None:
             time.sleep(0.5)
 
 
-def _say_sent(row: OutboxMessage, message: messages.Message) -> None:
+def _say_sent(row: OutboxMessage, message: Message) -> None:
     if current_app.config["EMAIL_HOST"] is None:
         identity = mailbox.identity_of(message)
         logger.info(

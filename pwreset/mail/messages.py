@@ -6,10 +6,7 @@ returned and in no other place; whoever sends it must not log or store it.
 
 from dataclasses import dataclass
 from datetime import datetime
-from email import policy
-from email.message import EmailMessage
-from email.utils import format_datetime, formataddr, make_msgid, parseaddr
-from functools import partial
+from email.utils import make_msgid, parseaddr
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,16 +17,19 @@ from config import LOCAL_URL
 from pwreset import accounts
 from pwreset.addresses import envelope
 from pwreset.client import browser
-from pwreset.clock import utcnow
 from pwreset.mail.lifetime import in_words
+from pwreset.mail.mime import Message
 from pwreset.models import OutboxMessage, User
 from pwreset.password_reset.tokens import encode_uid, token_generator
 
-LONGEST_PLAIN_LINE = 900  # characters; RFC 5322 section 2.1.1 allows 998 octets
-# Flask-Mail makes an id for every message, and for that asks DNS for this host's name, which no timeout covers.
-flask_mail.make_msgid = partial(make_msgid, domain="localhost")  # type: ignore[attr-defined]
 KINDS = ("password_reset", "register", "password_changed")
 PURPOSES = {"password_reset": "reset", "invite": "invite"}  # by the name of the texts
+PAGES = {
+    "reset": "password_reset.confirm",
+    "invite": "password_reset.confirm",
+    "cancel": "password_reset.cancel",
+    "notice": "password_reset.secure",
+}
 
 
 @dataclass(frozen=True)
@@ -48,33 +48,6 @@ class Asked:
     at: datetime
     client_address: str | None
     browser: str | None
-
-
-class Message(flask_mail.Message):
-    """Flask-Mail's message, built so that every part survives a 7-bit line and no line exceeds the limit."""
-
-    _text: bytes | None = None
-
-    def as_bytes(self) -> bytes:
-        """Return the mail as it goes out: made at the first call, after which a change to its parts has no effect."""
-        self._text = self._text or self._message().as_bytes()
-        return self._text
-
-    def _message(self) -> EmailMessage:  # type: ignore[override]
-        mail = EmailMessage(policy=policy.SMTPUTF8 if not self._is_ascii() else policy.SMTP)
-        name, address = parseaddr(str(self.sender))
-        mail["Subject"], mail["From"] = self.subject, formataddr((name, envelope(address)))
-        mail["To"] = ", ".join(envelope(str(address)) for address in self.recipients)
-        mail["Date"], mail["Message-ID"] = format_datetime(utcnow()), self.msgId
-        for name, text in (self.extra_headers or {}).items():
-            mail[name] = text
-        mail.set_content(self.body, cte=_transfer_encoding(self.body or ""))
-        if self.html:
-            mail.add_alternative(self.html, subtype="html", cte=_transfer_encoding(self.html))
-        return mail
-
-    def _is_ascii(self) -> bool:
-        return all(str(address).rpartition("@")[0].isascii() for address in self.recipients)
 
 
 def letter_for(row: OutboxMessage) -> Letter | None:
@@ -146,16 +119,16 @@ def origin_of(row: OutboxMessage) -> str:
     return current_app.config["PUBLIC_URL"] or row.origin or LOCAL_URL
 
 
-def link_to_confirm(user: User, purpose: str, origin: str) -> str:
-    """Return a link that opens the confirm page: the one place that makes tokens.
+def link_to_page(user: User, purpose: str, origin: str) -> str:
+    """Return a link that opens the page of its purpose: the one place that makes tokens.
 
     Args:
         user: as it is now.
-        purpose: `reset` or `invite`.
+        purpose: a name of `PAGES`.
         origin: scheme, host and port that the link starts with.
     """
     token = token_generator(purpose).make_token(user)
-    return _url(origin, "password_reset.confirm", uidb64=encode_uid(user.id), token=token)
+    return _url(origin, PAGES[purpose], uidb64=encode_uid(user.id), token=token)
 
 
 def _context(row: OutboxMessage, letter: Letter) -> dict[str, Any]:
@@ -170,17 +143,29 @@ def _context(row: OutboxMessage, letter: Letter) -> dict[str, Any]:
     purpose = PURPOSES.get(letter.name)
     if purpose and letter.user:
         context |= _django_context(letter.user, purpose, origin)
+    if letter.user:
+        context |= _wasnt_me_context(letter, letter.user, origin)
     return {**context, **row.options.get("extra_email_context", {})}
 
 
 def _django_context(user: User, purpose: str, origin: str) -> dict[str, Any]:
-    link = link_to_confirm(user, purpose, origin)
+    link = link_to_page(user, purpose, origin)
     scheme, domain, path, *_ = urlsplit(link)
     _, _, uid, token = path.split("/")
     lifetime = in_words(token_generator(purpose).lifetime)
     # What a template written for Django goes by, which puts the link together itself.
     parts = {"protocol": scheme, "domain": domain, "uid": uid, "token": token}
     return {"link": link, "lifetime": lifetime, "user": user, **parts}
+
+
+def _wasnt_me_context(letter: Letter, user: User, origin: str) -> dict[str, str]:
+    if letter.name == "password_reset":
+        return {"cancel_link": link_to_page(user, "cancel", origin)}
+    # To the address of the account alone: that of a notice may be the one it had when the notice was asked for.
+    if letter.name == "password_changed" and user.is_active and letter.recipient == user.email:
+        lifetime = in_words(token_generator("notice").lifetime)
+        return {"secure_link": link_to_page(user, "notice", origin), "secure_lifetime": lifetime}
+    return {}
 
 
 def _url(origin: str, endpoint: str, **values: str) -> str:
@@ -190,9 +175,3 @@ def _url(origin: str, endpoint: str, **values: str) -> str:
 
 def _render(template: str, context: dict[str, Any]) -> str:
     return current_app.jinja_env.get_template(template).render(context)
-
-
-def _transfer_encoding(text: str) -> str:
-    # The lines of bytes: of text, Python ends lines at form feeds too, which don't end one on the wire.
-    plain = text.isascii() and all(len(line) <= LONGEST_PLAIN_LINE for line in text.encode().splitlines())
-    return "7bit" if plain else "quoted-printable"

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy import delete
 
-from pwreset import accounts
+from pwreset import accounts, guessing, login
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.mail import outbox
@@ -14,8 +14,13 @@ FAILED_MAIL, SECURITY_EVENTS = timedelta(days=30), timedelta(days=90)
 
 
 def purge() -> None:
-    """Delete accounts never finished (7 days), mail that failed for good (30 days) and security events (90 days)."""
+    """Delete accounts never finished (7 days), mail that failed for good (30 days) and security events (90 days).
+
+    Failed logins are forgotten after a day, and sessions that were logged out once their cookies have expired.
+    """
     accounts.purge_unfinished()
+    guessing.purge()
+    login.purge_ended()
     outbox.purge_failed(FAILED_MAIL)
     db.session.execute(delete(SecurityEvent).where(SecurityEvent.created_at < utcnow() - SECURITY_EVENTS))
     db.session.commit()

@@ -1,4 +1,4 @@
-"""How much mail one account gets, whoever asks for it: one a minute, and five an hour of each kind.
+"""How much mail one account gets, whoever asks for it: one in EMAIL_INTERVAL, and EMAIL_HOURLY an hour of each kind.
 
 Decides when an account has had enough, and what becomes of the row then. It runs in the worker, after the response, so
 a limit tells nobody anything; and it loses nothing: one row waits for the next turn, the others merge into it.
@@ -6,18 +6,20 @@ a limit tells nobody anything; and it loses nothing: one row waits for the next 
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from flask import current_app
+from sqlalchemy import func, select
 
 from pwreset import accounts, events
 from pwreset.accounts import Turn
 from pwreset.client import Client
 from pwreset.clock import utcnow
-from pwreset.events import Kind
+from pwreset.events import END_LINKS, Kind
 from pwreset.extensions import db
 from pwreset.mail import outbox
 from pwreset.models import OutboxMessage, SecurityEvent, User
 
-INTERVAL, HOUR, HOURLY = timedelta(minutes=1), timedelta(hours=1), 5
+HOUR = timedelta(hours=1)
+CLOCKS_DIFFER = timedelta(minutes=1)  # between two machines, and nobody's clock was set
 
 
 def take_turn(user: User, asked: Kind) -> Turn | datetime:
@@ -28,13 +30,14 @@ def take_turn(user: User, asked: Kind) -> Turn | datetime:
         asked: what for, `REQUESTED` or `REGISTERED`. The hour is counted for each, or a stranger who registers the
             address over and over would use up what its owner needs for a reset.
     """
-    fifth = _fifth_newest(user, asked)
-    if fifth is not None:
-        return fifth + HOUR
-    turn = accounts.take_turn(user, INTERVAL)
+    last_of_the_hour = _last_of_the_hour(user, asked)
+    if last_of_the_hour is not None:
+        return last_of_the_hour + HOUR
+    interval = timedelta(seconds=current_app.config["EMAIL_INTERVAL"])
+    turn = accounts.take_turn(user, interval)
     if turn is None:
         db.session.refresh(user)
-    return turn or (user.mailed_at or utcnow()) + INTERVAL
+    return turn or (user.mailed_at or utcnow()) + interval
 
 
 def merge_or_put_off(row: OutboxMessage, user_id: int, until: datetime) -> None:
@@ -45,10 +48,16 @@ def merge_or_put_off(row: OutboxMessage, user_id: int, until: datetime) -> None:
         outbox.put_off(row, until)
 
 
-def _fifth_newest(user: User, asked: Kind) -> datetime | None:
+def _last_of_the_hour(user: User, asked: Kind) -> datetime | None:
+    """Return when the oldest of the hour's mails was sent, if there were as many as an hour has."""
     mailed = SecurityEvent.user_id == user.id, SecurityEvent.kind == asked
     now = utcnow()
     # Not what a clock that was ahead has written.
-    within = SecurityEvent.created_at > now - HOUR, SecurityEvent.created_at < now + INTERVAL
-    newest = select(SecurityEvent.created_at).where(*mailed, *within).order_by(SecurityEvent.created_at.desc())
-    return db.session.scalar(newest.offset(HOURLY - 1).limit(1))
+    within = SecurityEvent.created_at > now - HOUR, SecurityEvent.created_at < now + CLOCKS_DIFFER
+    # Only mails whose links may be alive: a stranger's five must not keep an owner who has ended them from a new one.
+    ended = select(func.max(SecurityEvent.id)).where(
+        SecurityEvent.user_id == user.id, SecurityEvent.kind.in_(END_LINKS)
+    )
+    alive = SecurityEvent.id > func.coalesce(ended.scalar_subquery(), 0)
+    newest = select(SecurityEvent.created_at).where(*mailed, *within, alive).order_by(SecurityEvent.created_at.desc())
+    return db.session.scalar(newest.offset(current_app.config["EMAIL_HOURLY"] - 1).limit(1))

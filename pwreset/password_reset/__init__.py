@@ -1,4 +1,4 @@
-"""The password reset: four views under Django's names and paths.
+"""The password reset: four views under Django's names and paths, and two for "This wasn't me".
 
 This page reads as Django's `django/contrib/auth/urls.py`: change an option here, for example
 `PasswordResetView.as_view("reset", from_email="help@example.com")`.
@@ -13,13 +13,22 @@ from pwreset.password_reset.views import (
     PasswordResetDoneView,
     PasswordResetView,
 )
+from pwreset.password_reset.wasnt_me import AccountSecureView, PasswordResetCancelView
+from pwreset.rate_limits import per_minute
 
 bp = Blueprint("password_reset", __name__)
 
-reset = limiter.limit("20 per minute", methods=["POST"])(PasswordResetView.as_view("reset"))
-confirm = limiter.limit("30 per minute", methods=["POST"])(PasswordResetConfirmView.as_view("confirm"))
+limit_resets = limiter.limit(per_minute("RATELIMIT_RESET"), methods=["POST"])
+limit_links = limiter.limit(per_minute("RATELIMIT_CONFIRM"), methods=["POST"])
+
+reset = limit_resets(PasswordResetView.as_view("reset"))
+confirm = limit_links(PasswordResetConfirmView.as_view("confirm"))
+cancel = limit_links(PasswordResetCancelView.as_view("cancel"))
+secure = limit_links(AccountSecureView.as_view("secure"))
 
 bp.add_url_rule("/password-reset/", view_func=reset)
 bp.add_url_rule("/password-reset/done/", view_func=PasswordResetDoneView.as_view("done"))
 bp.add_url_rule("/password-reset-confirm/<uidb64>/<token>", view_func=confirm, strict_slashes=False)
 bp.add_url_rule("/password-reset-complete/", view_func=PasswordResetCompleteView.as_view("complete"))
+bp.add_url_rule("/password-reset-cancel/<uidb64>/<token>", view_func=cancel, strict_slashes=False)
+bp.add_url_rule("/account-secure/<uidb64>/<token>", view_func=secure, strict_slashes=False)

@@ -1,7 +1,8 @@
 """What makes a mailed link valid: a signature over the user's id with the user's present state in the key.
 
 Decides which state a link of each purpose depends on and how long it lives. There is no table of tokens: whatever
-changes the state (a new password, a login, another address, "sign out everywhere") ends the link. A token must never
+changes the state (a new password, a login, another address, "sign out everywhere") ends the link. Only those of
+"This wasn't me" outlive what an attacker does first. A token must never
 reach a database, a log, a broker or an exception's message. Django's counterpart: `django/contrib/auth/tokens.py`.
 """
 
@@ -18,7 +19,15 @@ from pwreset.models import User
 
 MAXIMUM_ID = 2**31 - 1  # PostgreSQL's integer; a larger one would be an error there instead of "no such user"
 MAXIMUM_LENGTH = 200  # characters; ours have 50
-PURPOSES = {"reset": "PASSWORD_RESET_TIMEOUT", "invite": "INVITE_TIMEOUT"}
+# Each with the setting that says how long it lives; that of a notice, 7 days, is nobody's to shorten.
+PURPOSES = {
+    "reset": "PASSWORD_RESET_TIMEOUT",
+    "invite": "INVITE_TIMEOUT",
+    "cancel": "PASSWORD_RESET_TIMEOUT",
+    "notice": None,
+}
+NOTICE_LIFETIME = 7 * 86400  # seconds
+WASNT_ME = frozenset({"cancel", "notice"})
 
 
 class TokenError(Exception):
@@ -85,7 +94,8 @@ class PasswordResetTokenGenerator:
     @property
     def lifetime(self) -> int:
         """How long a token of this purpose lives, in seconds."""
-        return int(current_app.config[PURPOSES[self.purpose]])
+        setting = PURPOSES[self.purpose]
+        return int(current_app.config[setting]) if setting else NOTICE_LIFETIME
 
     def state(self, user: User) -> list[str | int | None]:
         """Return what the token depends on, beside the secret key.
@@ -93,7 +103,11 @@ class PasswordResetTokenGenerator:
         The hash changes with every password (the salt, even for the same one); the stamp with every reset, change,
         deactivation and "sign out everywhere"; a login shows that the password was found again; an address that changed
         may belong to somebody else. The same ingredients as Django's `_make_hash_value`, and the stamp.
+
+        What says "This wasn't me" depends on account and address alone: an attacker logs in, or sets a password, first.
         """
+        if self.purpose in WASNT_ME:
+            return [user.id, user.email]
         last_login = user.last_login.isoformat() if user.last_login else None
         return [user.id, user.password_hash, user.stamp, last_login, user.email]
 

@@ -25,9 +25,9 @@ from pwreset.forms import ASKED_AGAIN
 from pwreset.generic import FormView, TemplateView
 from pwreset.login import sign_in
 from pwreset.mail import outbox
-from pwreset.models import User
 from pwreset.password_reset.forms import PasswordResetForm, SetPasswordForm, help_texts
-from pwreset.password_reset.tokens import TokenError, TokenExpired, TokenInvalid, decode_uid, token_generator
+from pwreset.password_reset.links import MailedLinkView
+from pwreset.password_reset.tokens import TokenError, TokenExpired
 
 INTERNAL_RESET_SESSION_TOKEN = "_password_reset_token"  # noqa: S105 (Django's name for the session's key)
 RESET_ADDRESS = "_password_reset_address"
@@ -90,7 +90,7 @@ class PasswordResetDoneView(TemplateView):
         return super().get_context_data(email=address, form=PasswordResetForm(email=address), **context)
 
 
-class PasswordResetConfirmView(FormView):
+class PasswordResetConfirmView(MailedLinkView):
     """Opens with a valid link, moves its token out of the address bar, and sets the password once.
 
     Options beside Django's common ones: `post_reset_login`, `reset_url_token`.
@@ -105,21 +105,17 @@ class PasswordResetConfirmView(FormView):
     post_reset_login = False
     reset_url_token = "set-password"  # noqa: S105 (Django's: what stands in the path instead of the token)
     _purposes: ClassVar = ("reset", "invite")
-    user: User
-    _purpose: str | None = None
 
     def dispatch_request(self, *, uidb64: str, token: str) -> ResponseReturnValue:  # type: ignore[override]
         """Check the link; then redirect once, show the form, or set the password. The rule must name both arguments."""
         redirected = token == self.reset_url_token
         token = session.get(INTERNAL_RESET_SESSION_TOKEN, "") if redirected else token
-        user_id = decode_uid(uidb64)
-        user = accounts.find_by_id(user_id) if user_id else None
         try:
-            self.user, self._purpose = self._check(user, token)
+            self.open_link(uidb64, token)
         except TokenError as error:
             reopen = redirected and not token  # the page after the redirect, in a browser that lost its session
             return self.dead_link(expired=isinstance(error, TokenExpired), reopen=reopen)
-        return super().dispatch_request() if redirected else self._hide_token(token, uidb64)
+        return self.show_or_submit() if redirected else self._hide_token(token, uidb64)
 
     def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
         """Set the password unless another request was first, and sign out whoever was signed in here."""
@@ -139,25 +135,10 @@ class PasswordResetConfirmView(FormView):
     def get_context_data(self, **context: Any) -> dict[str, Any]:
         """Add what the page shows: the account and the rules, or that the link is dead."""
         if self._purpose is None:
-            return super().get_context_data(validlink=False, form=None, **context) | {"title": self.dead_title}
+            return super().get_context_data(**context)
         invite = self._purpose == "invite"
-        shown = {"validlink": True, "user": self.user, "help_texts": help_texts(), "invite": invite}
+        shown = {"help_texts": help_texts(), "invite": invite}
         return super().get_context_data(**shown, **context, **({"title": self.invite_title} if invite else {}))
-
-    def dead_link(self, *, expired: bool, reopen: bool = False) -> str:
-        """Render the same page, with status 200 as in Django, for every reason but the sentence that names it."""
-        self._purpose = None
-        return self.render(expired=expired, reopen=reopen)
-
-    def _check(self, user: User | None, token: str) -> tuple[User, str]:
-        """Return the account and the purpose of the token; raises TokenExpired where it would have been valid."""
-        if user is None or not user.is_active:
-            raise TokenInvalid
-        generators = [token_generator(purpose) for purpose in self._purposes]
-        for generator, purpose in zip(generators, self._purposes, strict=True):
-            if generator.check_token(user, token):
-                return user, purpose
-        raise TokenExpired if any(generator.has_expired(user, token) for generator in generators) else TokenInvalid
 
     def _hide_token(self, token: str, uidb64: str) -> ResponseReturnValue:
         # A GET uses nothing up: mail scanners follow links. The token leaves the path, and with it the address bar,

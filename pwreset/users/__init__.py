@@ -3,13 +3,14 @@
 from flask import Blueprint
 
 from pwreset.extensions import limiter
+from pwreset.rate_limits import per_minute
 from pwreset.users import views
 
 bp = Blueprint("users", __name__)
 
-register = limiter.limit("20 per minute", methods=["POST"])(views.register)
-password_change = limiter.limit("30 per minute", methods=["POST"])(views.password_change)
-login = limiter.limit("30 per minute", methods=["POST"])(views.login)
+register = limiter.limit(per_minute("RATELIMIT_REGISTER"), methods=["POST"])(views.register)
+password_change = limiter.limit(per_minute("RATELIMIT_CONFIRM"), methods=["POST"])(views.password_change)
+login = limiter.limit(per_minute("RATELIMIT_LOGIN"), methods=["POST"])(views.login)
 
 bp.add_url_rule("/", view_func=views.home)
 bp.add_url_rule("/register/", view_func=register, methods=["GET", "POST"])

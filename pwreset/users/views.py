@@ -10,12 +10,12 @@ from flask import abort, current_app, flash, redirect, render_template, request,
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_required
 
-from pwreset import accounts, events
+from pwreset import accounts, events, guessing
 from pwreset.client import current_client
 from pwreset.events import Kind
 from pwreset.extensions import db
 from pwreset.forms import ASKED_AGAIN, EmptyForm
-from pwreset.login import sign_in
+from pwreset.login import sign_in, sign_out
 from pwreset.mail import outbox
 from pwreset.models import User
 from pwreset.password_reset.forms import help_texts
@@ -55,9 +55,9 @@ def register_done() -> ResponseReturnValue:
 
 
 def login() -> ResponseReturnValue:
-    """Log in with address and password; one message for whatever was wrong."""
+    """Log in with address and password, in the place of whoever is; one message for whatever was wrong."""
     target = safe_next(request.values.get("next"))
-    if current_user.is_authenticated:
+    if current_user.is_authenticated and request.method != "POST":
         return redirect(target or url_for("users.account"))
     form = LoginForm()
     if form.validate_on_submit():
@@ -79,7 +79,7 @@ def logout() -> ResponseReturnValue:
         if not current_user.is_authenticated:
             return redirect(url_for("users.home"))
         return render_template("users/logout.html", title="Log out", form=EmptyForm())
-    session.clear()
+    sign_out()
     flash("You have been logged out.")
     return redirect(url_for("users.home"))
 
@@ -106,12 +106,16 @@ def sign_out_everywhere() -> ResponseReturnValue:
 
 @login_required
 def password_change() -> ResponseReturnValue:
-    """Change the password: this session lives on, all others end."""
+    """Change the password: this session lives on, all others end. A wrong old one counts as a failed login."""
     user = current_user._get_current_object()  # noqa: SLF001 (Flask-Login's way to the account itself)
     form = PasswordChangeForm(user=user)
+    if form.is_submitted():
+        guessing.count_try(user.email, current_client().address)
     if form.validate_on_submit():
         changed = change_password(user, form.new_password1.data or "")
         return redirect(url_for("users.password_change_done" if changed else "users.login"))
+    if form.is_submitted():
+        _note_the_old_password(form, user)
     context = {"form": form, "help_texts": help_texts(), "user": user}
     return render_template("users/password_change.html", title="Password change", **context)
 
@@ -139,6 +143,15 @@ def change_password(user: User, password: str) -> bool:
     db.session.commit()
     sign_in(session_id, remember=remember)
     return True
+
+
+def _note_the_old_password(form: PasswordChangeForm, user: User) -> None:
+    client = current_client()
+    if form.old_password.errors:
+        events.record(Kind.LOGIN_FAILED, user.id, client)
+    else:
+        guessing.forget(user.email, client.address)
+    db.session.commit()
 
 
 def safe_next(target: str | None) -> str | None:
