@@ -1,9 +1,11 @@
 """Settings: what each may be, what stands in for it, and what a first start is told."""
 
 import os
+import secrets
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -156,7 +158,7 @@ def test_a_whole_number_takes_no_fraction(name: str) -> None:
 @pytest.mark.parametrize("name", NUMBERS)
 def test_both_ends_of_a_range_are_allowed(name: str) -> None:
     setting = config.SETTINGS[name]
-    # Some hang together: an operation within the deadline, the deadline within the lease, the first wait in the longest.
+    # Some hang together: an operation within the deadline, that within the lease, the first wait within the longest.
     short = {"EMAIL_TIMEOUT": "0.1", "EMAIL_DEADLINE": "0.1", "LOGIN_FIRST_WAIT": "1"}
     long = {"OUTBOX_LEASE_SECONDS": "3600"}
     room = {**long, "EMAIL_DEADLINE": "59"} if name == "EMAIL_TIMEOUT" else {**long, **short}
@@ -431,6 +433,54 @@ def test_a_public_start_with_a_relay_is_taken() -> None:
 def test_a_weak_key_stops_the_start(key: str) -> None:
     problem = problem_of({**PUBLIC, **GMAIL, "SECRET_KEY": key})
     assert problem.startswith("SECRET_KEY is too easy to guess")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "django-insecure-k3Yl9aQzX7wPvT2bNcR5dMfG8hJsL4",
+        "k3Yl-9aQzX7wPvT2-CHANGE-ME-bNcR5dMfG8hJsL4",
+        "my-very-long-and-very-secret-key-for-flask",
+        "192b9bdd22ab9ed4d12e236c78afcb9a393ec15f71bbf5dc987d54727823bcbf",
+        "09D25E094FAA6CA2556C818166B7A9563B93F7099F6F0F4CAA6CF63B88E8D3E7",
+        "0123456789abcdefghijklmnopqrstuvwxyz",
+        "zyxwvutsrqponmlkjihgfedcba9876543210",
+        "1a2b3c4d5e" * 5,
+    ],
+)
+def test_a_key_that_looks_like_an_example_stops_the_start(key: str) -> None:
+    assert problem_of({**PUBLIC, **GMAIL, "SECRET_KEY": key}).startswith("SECRET_KEY is too easy to guess")
+
+
+@pytest.mark.parametrize("make", [lambda: secrets.token_urlsafe(48), lambda: secrets.token_hex(16)])
+def test_random_keys_do_not_look_like_examples(make: Callable[[], str]) -> None:
+    assert sum(config._is_easy_to_guess(make()) for _ in range(1000)) <= 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"SECRET_KEY_FALLBACKS": KEY},
+        {"SECRET_KEY_FALLBACKS": f"{OLD_KEY},{OLD_KEY}"},
+        {"METRICS_TOKEN": KEY},
+        {"METRICS_TOKEN": OLD_KEY, "SECRET_KEY_FALLBACKS": OLD_KEY},
+        {"EMAIL_PASS": KEY},
+        {"DATABASE_URL": f"postgresql://pwreset:{KEY}@db.example.com/pwreset"},
+        {"REDIS_URL": f"redis://:{KEY}@redis.example.com/0"},
+        {"CELERY_BROKER_URL": f"amqp://pwreset:{KEY}@broker.example.com//"},
+    ],
+)
+def test_a_key_that_is_used_twice_stops_the_start(settings: dict[str, str]) -> None:
+    problem = problem_of({**PUBLIC, **GMAIL, "SECRET_KEY": KEY, **settings})
+    assert problem.startswith("SECRET_KEY ")
+    assert KEY not in problem
+
+
+def test_the_key_of_local_mode_is_not_one_for_the_public(tmp_path: Path) -> None:
+    key = config.local_secret_key(tmp_path)
+    given = {**GMAIL, "SECRET_KEY": key, "INSTANCE_PATH": str(tmp_path)}
+    assert config.read(given)["SECRET_KEY"] == key
+    assert "local mode made" in problem_of({**PUBLIC, **given})
 
 
 def test_a_weak_key_stops_a_local_start_too() -> None:

@@ -9,11 +9,11 @@ from sqlalchemy import inspect, select
 from pwreset import accounts, events
 from pwreset.client import Client
 from pwreset.clock import utcnow
-from pwreset.events import Kind
+from pwreset.events import DESCRIPTIONS, Kind
 from pwreset.extensions import db
 from pwreset.mail.retention import purge
 from pwreset.models import SecurityEvent, User
-from tests.conftest import NEW_PASSWORD, PASSWORD, PostRoom, Visitor, add_user
+from tests.conftest import NEW_PASSWORD, PASSWORD, MakeApp, PostRoom, Visitor, add_user
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
@@ -160,3 +160,35 @@ def test_what_a_browser_calls_itself_is_bounded_and_printable(app: Flask, visito
         (kept,) = db.session.scalars(select(SecurityEvent.user_agent))
     assert kept is None or (len(kept) <= 200 and kept.isascii() and kept.isprintable())
     assert (kept is None) == (agent == "")
+
+
+def limited(app: Flask) -> list[tuple[int | None, str | None]]:
+    """Return whose and from where the events of limits are."""
+    app.extensions["pwreset_refusals"].write()
+    with app.app_context():
+        rows = db.session.execute(select(SecurityEvent).where(SecurityEvent.kind == Kind.LIMITED)).scalars()
+        return [(row.user_id, row.client_address) for row in rows]
+
+
+def test_a_client_that_a_limit_refuses_is_an_event_once_a_minute(make_app: MakeApp) -> None:
+    app = make_app(RATELIMIT_RESET="1")
+    for _ in range(3):
+        visitor = Visitor(app)
+        visitor.client.environ_base["REMOTE_ADDR"] = "192.0.2.1"
+        visitor.ask_for_reset()
+        assert limited(app) in ([], [(None, "192.0.2.1")])
+    assert limited(app) == [(None, "192.0.2.1")]
+
+
+def test_two_clients_that_a_limit_refuses_are_two_events(make_app: MakeApp) -> None:
+    app = make_app(RATELIMIT_RESET="1")
+    for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.2"):
+        visitor = Visitor(app)
+        visitor.client.environ_base["REMOTE_ADDR"] = address
+        visitor.ask_for_reset()
+    assert sorted(limited(app)) == [(None, "192.0.2.1"), (None, "192.0.2.2")]
+
+
+@pytest.mark.parametrize("kind", [Kind.CANCELLED, Kind.SECURED])
+def test_what_an_owner_takes_back_reads_as_the_button(kind: Kind) -> None:
+    assert DESCRIPTIONS[kind].endswith('by "This wasn\'t me"')

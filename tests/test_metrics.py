@@ -8,6 +8,7 @@ from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event
 
+from pwreset.client import Client
 from pwreset.extensions import db
 from pwreset.mail import statistics
 from tests.conftest import MakeApp, PostRoom, Visitor, add_user
@@ -92,11 +93,11 @@ def test_a_database_that_was_away_gets_the_refusals_later(app: Flask, monkeypatc
     with app.app_context():
         db.session.execute(db.text("ALTER TABLE counters RENAME TO hidden"))
         db.session.commit()
-        refusals.add("users.login")
+        refusals.add("users.login", Client("192.0.2.1"))
         refusals.write()
         db.session.execute(db.text("ALTER TABLE hidden RENAME TO counters"))
         db.session.commit()
-    refusals.add("users.login")
+    refusals.add("users.login", Client("192.0.2.1"))
     refusals.write()
     assert numbers(app)["rate_limited_total", "users.login"] == 2
 

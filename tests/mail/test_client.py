@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from pwreset.client import Client, browser, current_client
+from pwreset.client import Client, browser, current_client, network_of
 from tests.conftest import MakeApp
 
 WINDOWS = "Mozilla/5.0 (Windows NT 10.0; Win64; x64)"
@@ -92,3 +92,20 @@ def test_in_public_mode_no_origin_is_kept(make_app: MakeApp) -> None:
         EMAIL_FROM="accounts@example.com",
     )
     assert client_of(app, base_url="https://evil.example").origin is None
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("no address", "unknown"),
+        ("", "unknown"),
+        (None, "unknown"),
+    ],
+)
+def test_a_network_is_what_one_customer_has(address: str | None, network: str) -> None:
+    assert network_of(address) == network
