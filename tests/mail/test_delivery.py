@@ -12,7 +12,8 @@ from jinja2 import ChoiceLoader, DictLoader
 from sqlalchemy import event, update
 from sqlalchemy.exc import OperationalError
 
-from pwreset import accounts
+from pwreset import accounts, events
+from pwreset.events import Kind
 from pwreset.extensions import db
 from pwreset.mail import delivery
 from pwreset.mail.delivery import deliver_pending
@@ -166,6 +167,50 @@ def test_an_account_is_mailed_five_times_an_hour(
     deliver(app)
     assert len(post_room.mails()) == 5
     clock.move_to(NOW + timedelta(hours=1))
+    deliver(app)
+    assert len(post_room.mails()) == 6
+
+
+def test_how_often_an_account_is_mailed_is_a_matter_of_settings(
+    make_app: MakeApp, clock: time_machine.Traveller
+) -> None:
+    app = make_app(EMAIL_INTERVAL="120", EMAIL_HOURLY="2")
+    add_user(app, "alice@example.com", PASSWORD)
+    dues = []
+    for _ in range(3):
+        ask(app, kind=RESET)
+        deliver(app)
+        dues += [row.run_after for row in rows(app)]
+        clock.shift(timedelta(minutes=2))
+        deliver(app)
+    ask(app, kind=RESET)
+    assert len(PostRoom(app).mails()) == 2
+    assert dues == [NOW + timedelta(hours=1)]
+
+
+def test_two_requests_within_an_interval_that_was_set_are_two_turns(
+    make_app: MakeApp, clock: time_machine.Traveller
+) -> None:
+    app = make_app(EMAIL_INTERVAL="120")
+    add_user(app, "alice@example.com", PASSWORD)
+    for _ in range(2):
+        ask(app, kind=RESET)
+        deliver(app)
+        clock.shift(90)
+    assert rows(app)[0].run_after == NOW + timedelta(seconds=120)
+
+
+def test_mails_whose_links_have_ended_do_not_count_towards_the_hour(
+    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+) -> None:
+    for _ in range(5):
+        ask(app, kind=RESET)
+        deliver(app)
+        clock.shift(timedelta(minutes=2))
+    with app.app_context():
+        events.record(Kind.COMPLETED, alice)
+        db.session.commit()
+    ask(app, kind=RESET)
     deliver(app)
     assert len(post_room.mails()) == 6
 

@@ -19,7 +19,8 @@ from pwreset import accounts
 from pwreset.client import Client
 from pwreset.clock import utcnow
 from pwreset.extensions import db
-from pwreset.models import User
+from pwreset.mail.retention import purge
+from pwreset.models import EndedSession, User
 from pwreset.passwords import make_password
 from tests.conftest import NEW_PASSWORD, PASSWORD, MakeApp, Visitor, add_user, csrf_token
 
@@ -195,6 +196,37 @@ def test_a_remembered_session_ends_after_its_days(make_app: MakeApp, time_machin
     thief = Visitor(app)
     thief.client.set_cookie(COOKIE, kept)
     assert not thief.is_signed_in()
+
+
+def test_a_copied_cookie_is_dead_once_its_session_was_logged_out(app: Flask, alice: int, visitor: Visitor) -> None:
+    visitor.log_in(remember="y")
+    thief, elsewhere = Visitor(app), Visitor(app)
+    thief.client.set_cookie(COOKIE, visitor.client.get_cookie(COOKIE).value)
+    elsewhere.log_in()
+    assert thief.is_signed_in()
+    visitor.log_out()
+    assert (thief.is_signed_in(), elsewhere.is_signed_in()) == (False, True)
+
+
+def test_a_session_may_be_logged_out_twice(app: Flask, alice: int, visitor: Visitor) -> None:
+    visitor.log_in()
+    copy = Visitor(app)
+    copy.client.set_cookie(COOKIE, visitor.client.get_cookie(COOKIE).value)
+    token = csrf_token(copy.get("/logout/"))
+    visitor.log_out()
+    assert copy.client.post("/logout/", data={"csrf_token": token}).status_code == 302
+
+
+@pytest.mark.parametrize(("days", "left"), [(14, 1), (16, 0)])
+def test_ended_sessions_are_kept_as_long_as_their_cookies_could_be_good(
+    app: Flask, alice: int, visitor: Visitor, time_machine, days: int, left: int
+) -> None:
+    visitor.log_in()
+    visitor.log_out()
+    time_machine.move_to(datetime.now(UTC) + timedelta(days=days))
+    with app.app_context():
+        purge()
+        assert db.session.query(EndedSession).count() == left
 
 
 def test_the_session_is_a_new_one(app: Flask, alice: int, visitor: Visitor) -> None:
