@@ -61,6 +61,9 @@ def take_light(browser: "Browser", site: Site) -> None:
         walk.choose_password(page)
         walk.log_in(page, address, walk.NEW_PASSWORD)
         take(page, "account")
+        walk.open_mail(page, address, "Your password")
+        walk.button_in_mail(page, "Secure my account").click()
+        take(page, "secure")
 
 
 def take_variant(browser: "Browser", site: Site, name: str, options: dict[str, Any]) -> None:

@@ -45,11 +45,13 @@ def count_try(address: str, client_address: str | None) -> int:
         client_address: where it comes from.
 
     Returns:
-        How many failed in a row, this one too.
+        How many failed in a row, this one too; 0 with RATELIMIT_ENABLED=false, where nothing is counted.
 
     Raises:
         MustWait: the failures before this one say so; nothing is counted then.
     """
+    if not current_app.config["RATELIMIT_ENABLED"]:
+        return 0
     now, mine = utcnow(), (_hashed(address), network_of(client_address))
     table = INSERT[db.engine.dialect.name](LoginFailures)
     first = table.values(account=mine[0], network=mine[1], failures=1, failed_at=now, wait_until=_wait_until(now, 1))

@@ -213,6 +213,12 @@ def test_other_limits_are_a_matter_of_settings(make_app: MakeApp, clock: time_ma
     assert waits == [2, 4, 5, 5]
 
 
+def test_without_limits_nobody_waits(make_app: MakeApp) -> None:
+    app = make_app(RATELIMIT_ENABLED="false")
+    with app.app_context():
+        assert [guessing.count_try(ALICE, HOME) for _ in range(20)] == [0] * 20
+
+
 # --- the old password, at its change
 
 

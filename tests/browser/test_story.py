@@ -3,6 +3,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.walk import (
     NEW_PASSWORD,
     ask_for_reset,
+    button_in_mail,
     choose_password,
     follow,
     log_in,
@@ -160,3 +161,47 @@ def _without_csrf_tokens(page: Page, html: str) -> str:
         }""",
         html,
     )
+
+
+def test_an_owner_takes_back_what_a_stranger_did(page, new_context, site, address):
+    # A stranger with a link sets a password and logs in.
+    site.add_user(address)
+    link = site.flask("users", "reset-link", address).split()[0].replace("http://127.0.0.1:5000", site.url)
+    stranger = new_context().new_page()
+    stranger.goto(link)
+    choose_password(stranger)
+    log_in(stranger, address, NEW_PASSWORD)
+    expect(stranger.get_by_role("heading", name="Your account")).to_be_visible()
+
+    # The owner gets the notice, and presses its button.
+    page.goto("/")
+    open_mail(page, address, "Your password at localhost was changed")
+    button_in_mail(page, "Secure my account").click()
+    expect(page.get_by_role("heading", name="Secure your account")).to_be_visible()
+    submit(page)
+    expect(page.get_by_role("status")).to_contain_text("the old password has ended")
+    stranger.reload()
+    expect(stranger).to_have_url(f"{site.url}/login/?next=%2Faccount%2F")
+    log_in(stranger, address, NEW_PASSWORD)
+    expect(stranger.get_by_role("alert")).to_be_visible()
+
+    # The mailed reset gives the account back.
+    open_mail(page, address, "Reset your password at localhost")
+    follow(page)
+    choose_password(page, FIRST_PASSWORD)
+    log_in(page, address, FIRST_PASSWORD)
+    expect(page.get_by_role("heading", name="Your account")).to_be_visible()
+    expect(page.get_by_role("main")).to_contain_text('ended by "This wasn\'t me"')
+
+
+def test_an_owner_makes_a_link_useless_that_somebody_else_asked_for(page, site, address):
+    site.add_user(address)
+    ask_for_reset(page, address)
+    open_mail(page, address, "Reset your password at localhost")
+    link = button_in_mail(page, "Set a new password").get_attribute("href")
+    button_in_mail(page, "make it useless").click()
+    expect(page.get_by_role("main")).to_contain_text(address)
+    submit(page)
+    expect(page.get_by_role("main")).to_contain_text("Every link we mailed you is useless now")
+    page.goto(link)
+    expect(page.get_by_role("heading", name="Password reset unsuccessful")).to_be_visible()

@@ -115,6 +115,10 @@ def every_page(page: Page, site: Site, address: str) -> Iterator[str]:
     yield "reset mail"
     page.get_by_text("The text version").click()
     yield "reset mail with its text"
+    button_in_mail(page, "make it useless").click()
+    page.wait_for_url("**/password-reset-cancel/**")
+    yield "cancel"
+    page.go_back()
     follow(page)
     yield "confirm"
     page.get_by_text("All the rules").click()
@@ -135,3 +139,18 @@ def every_page(page: Page, site: Site, address: str) -> Iterator[str]:
     yield "log out"
     submit(page)
     yield "logged out"
+    yield from pages_of_the_notice(page, address)
+
+
+def pages_of_the_notice(page: Page, address: str) -> Iterator[str]:
+    """Walk through what follows from the mail about a change, from any page that leads to the mailbox."""
+    open_mail(page, address, "Your password")
+    yield "notice"
+    button_in_mail(page, "Secure my account").click()
+    page.wait_for_url("**/account-secure/**")
+    yield "secure"
+    page.goto(page.url + "x")
+    yield "dead link to secure"
+    page.go_back()
+    submit(page)
+    yield "secured"
