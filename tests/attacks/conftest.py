@@ -33,9 +33,14 @@ def sites(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture
-def site(engine: str, sites: MakeSite) -> Site:
-    """Return a site that other tests use too."""
-    return sites(engine)
+def site(engine: str, sites: MakeSite, request: pytest.FixtureRequest) -> Iterator[Site]:
+    """Return a site that other tests use too: a mail left to wait for its turn would keep them waiting.
+
+    A file that names SITE_SETTINGS has one with these.
+    """
+    site = sites(engine, **getattr(request.module, "SITE_SETTINGS", {}))
+    yield site
+    site.query("DELETE FROM outbox")
 
 
 def _database(engine: str, folder: Path, request: pytest.FixtureRequest) -> Database:

@@ -8,19 +8,21 @@ the application.
 import re
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import EmailMessage
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
+from urllib.parse import urlencode
 
 from tests.conftest import NEW_PASSWORD, PASSWORD, csrf_token, path_of, text_of
 from tests.databases import Database
 from tests.processes.servers import PATIENCE, Browser, Gunicorn, Page, run, until
-from tests.smtp.servers import SMTPServer
+from tests.smtp.servers import Record, SMTPServer
 
 _numbers = count(1)
 
@@ -68,13 +70,19 @@ class Person(Browser):
 
     def post(self, path: str, fields: dict[str, str], headers: dict[str, str] | None = None) -> Page:
         """Send fields as they are."""
-        from urllib.parse import urlencode
-
         return self.send("POST", path, headers or {}, urlencode(fields).encode())
 
     def choose(self, link: str, password: str = NEW_PASSWORD) -> Page:
         """Follow a mailed link and send its form; stay at the answer."""
         return self.submit(path_of(link), new_password1=password, new_password2=password)
+
+    def post_raw(self, path: str, *head: str, **fields: str) -> int:
+        """Send a page's form under a request line and headers of one's own, whatever they hold; return the status."""
+        body = urlencode({**fields, "csrf_token": csrf_token(self.get(path))})
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies().items())
+        usual = f"Cookie: {cookies}", f"X-Forwarded-For: {self.address}", f"Content-Length: {len(body)}"
+        lines = *head, *usual, "Content-Type: application/x-www-form-urlencoded", "Connection: close", "", body
+        return int(self.site.raw("\r\n".join(lines).encode("latin-1")).split(b" ", 2)[1])
 
     def cookies(self) -> dict[str, str]:
         """Return what this browser keeps."""
@@ -110,6 +118,11 @@ class Site:
         """Return somebody who was never here."""
         return Person(self, address, **headers)
 
+    @cached_property
+    def victim(self) -> Account:
+        """An account that many tests attack, each in vain."""
+        return self.account("victim")
+
     def account(self, name: str = "alice", domain: str = "example.com", password: str = PASSWORD) -> Account:
         """Register an account as its owner does, under an address that no other test has."""
         return self.register(f"{name}.{token_hex(4)}@{domain}", password)
@@ -140,6 +153,14 @@ class Site:
     def mails_to(self, email: str) -> list[EmailMessage]:
         """Return what came to exactly this envelope address, oldest first."""
         return [record.message for record in list(self.mail_server.messages) if record.rcpt_tos == [email]]
+
+    def mails_caused_by(self, act: Callable[[], object]) -> list[Record]:
+        """Do something, wait until all is sent or given up, and return the mails that came meanwhile, to anybody."""
+        before = len(self.mail_server.messages)
+        act()
+        waiting = "SELECT count(*) FROM outbox WHERE failed_at IS NULL"
+        until(lambda: self.query(waiting)[0][0] == 0, "an outbox with nothing to send")
+        return self.mail_server.messages[before:]
 
     def wait_until_all_is_sent(self) -> None:
         until(lambda: self.query("SELECT count(*) FROM outbox")[0][0] == 0, "an empty outbox")
@@ -184,4 +205,4 @@ def new_address() -> str:
 
 def links_in(mail: EmailMessage) -> list[str]:
     """Return the links that stand on lines of their own in the text part, in order."""
-    return [link for link in re.findall(r"^(http\S+/\S+)$", text_of(mail), re.MULTILINE)]
+    return re.findall(r"^(http\S+//[^/\s]+/\S+)$", text_of(mail), re.MULTILINE)

@@ -272,7 +272,7 @@ class TestResetLink:
         assert "new_password1" not in Visitor(app).open_link(link).text
 
     def test_on_a_public_site_it_starts_with_the_site_s_origin(self, make_app):
-        public = {"PUBLIC_URL": "https://accounts.example.com", "SECRET_KEY": "k3Yl-9aQzX7wPvT2bNcR5dMfG8hJsL4u6E0iOoUy"}
+        public = {"PUBLIC_URL": "https://accounts.example.com", "SECRET_KEY": "k3Yl-9aQzX7wPvT2bNcR5dMfG8hJsL4u6E0iOo"}
         app = make_app(**public, EMAIL_HOST="localhost", EMAIL_FROM="accounts@example.com")
         add_user(app, ALICE, PASSWORD)
         result = app.test_cli_runner().invoke(args=["users", "reset-link", ALICE])

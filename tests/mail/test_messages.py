@@ -96,7 +96,8 @@ def test_the_subject_names_the_site(kind: str, address: str, subject: str, make_
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_link_stands_on_a_line_of_its_own(kind: str, make_app: MakeApp) -> None:
     lines = text_of(mailed(app_with_alice(make_app), kind)).split("\n")
-    places = [number for number, line in enumerate(lines) if re.search(r"http\S+/(password-reset|account-secure)", line)]
+    links = re.compile(r"http\S+/(password-reset|account-secure)")
+    places = [number for number, line in enumerate(lines) if links.search(line)]
     assert len(places) == (2 if kind == "password_reset" else 1)
     assert all(re.fullmatch(r"http\S+", lines[place]) for place in places)
     assert [(lines[place - 1], lines[place + 1]) for place in places] == [("", "")] * len(places)
