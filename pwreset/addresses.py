@@ -31,6 +31,9 @@ def normalize(text: str) -> str:
     if "\ufffd" in text:  # what a decoder puts where bytes were no text
         msg = "Enter the address without unreadable characters."
         raise AddressError(msg)
+    if "=?" in text:  # RFC 2047: who reads the mail's To field decodes what stands there, and finds other addresses
+        msg = "An email address can't have the characters =? after one another."
+        raise AddressError(msg)
     if len(text) > MAXIMUM_LENGTH:
         raise AddressError(TOO_LONG)
     try:

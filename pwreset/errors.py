@@ -25,6 +25,7 @@ WORDS = {
     403: ("Forbidden", "You may not see this page."),
     404: ("Page not found", "There is nothing at this address. If you followed a link, check that it is whole."),
     405: ("Method not allowed", "This page can't be used in this way."),
+    411: ("Length required", "What was sent did not say how long it is."),
     413: ("Too much at once", "What was sent is larger than this site takes."),
     429: ("Too many tries", "They came from your network, which has to wait. Try again in {wait}."),
     500: ("Something went wrong", "The mistake is ours and has been noted. Try again in a moment."),

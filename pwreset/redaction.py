@@ -1,8 +1,9 @@
-"""Keeps live links, and a broker's password, out of every log of this process.
+"""Keeps live links, a broker's password, and lines that a client forged, out of every log of this process.
 
 Decides what a log record may say of a request's path. Flask, Werkzeug and gunicorn all log paths, and the path of a
 mailed link is a key to an account; so the records themselves are cleaned as they are made, whatever logger or handler
-they go to. It must not know routes beyond the names of the mailed links.
+they go to. What a client sent may hold line breaks and a terminal's commands (CWE-117): they are written as escapes. It
+must not know routes beyond the names of the mailed links.
 """
 
 import logging
@@ -15,6 +16,9 @@ MAILED_LINK = re.compile(r"(?i)(password-reset-confirm|password-reset-cancel|acc
 TOKEN = re.compile(r"[A-Za-z0-9_-]{6,7}\.[A-Za-z0-9_-]{43}")
 SECRETS: set[str] = set()
 ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
+# C0, C1, the line and paragraph separators, and what turns the direction of writing around.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+TELLS_IN_LINES = "pwreset.mail.worker"  # where it happened, and nothing of a client's
 SET_PASSWORD = re.compile(r"/set-password/?$")
 
 
@@ -26,6 +30,11 @@ def redact(text: str) -> str:
     for secret in SECRETS:
         clean = clean.replace(secret, "[redacted]")
     return text if clean == plain else clean
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """Return the text with every control character as its escape in Python; with `lines` line breaks stay."""
+    return CONTROLS.sub(lambda found: found[0] if lines and found[0] == "\n" else _escape(found[0]), text)
 
 
 def hide_password_of(url: str) -> None:
@@ -51,6 +60,10 @@ def install() -> None:
     logging.setLogRecordFactory(make_redacted)
 
 
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
 def _unescaped(escaped: re.Match[str]) -> str:
     character = chr(int(escaped[1], 16))
     return character if character.isascii() and (character.isalnum() or character in "-._~/") else escaped[0]
@@ -61,9 +74,9 @@ def _cleaned(record: logging.LogRecord) -> logging.LogRecord:
         text = record.getMessage()
     except Exception:  # noqa: BLE001 (logging itself reports a record that can't be formatted)
         return record
-    clean = redact(text)
+    clean = visible(redact(text), lines=record.name == TELLS_IN_LINES)
     if clean != text:
         record.msg, record.args = clean, None  # without arguments the text is not formatted again
     if record.exc_info and record.exc_info[0]:
-        record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
+        record.exc_text = visible(redact(logging.Formatter().formatException(record.exc_info)), lines=True)
     return record

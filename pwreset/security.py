@@ -111,6 +111,8 @@ def check_form() -> None:
     Flask-WTF would take both for the form, and hand a view an upload or a number where it expects text. Parameters are
     counted before they are taken apart (MAX_FORM_PARTS, which Werkzeug checks, is about multipart forms only).
     """
+    if "Transfer-Encoding" in request.headers:
+        abort(411)  # what is beyond MAXIMUM_BODY would be cut off, and the rest believed
     words = request.get_data() if request.mimetype == "application/x-www-form-urlencoded" else b""
     if max(words.count(b"&"), request.query_string.count(b"&")) >= MAXIMUM_PARAMETERS:
         abort(413)
@@ -121,11 +123,19 @@ def check_form() -> None:
 
 
 def set_headers(response: Response) -> Response:
-    """Put the security headers on; pages are not kept by any cache, static files are."""
+    """Put the security headers on; pages are not kept by any cache, static files are.
+
+    A redirect within the site names a path alone: Werkzeug's own, to a path with a slash at the end, would repeat what
+    the request says of port and scheme.
+    """
+    location = urlsplit(response.headers.get("Location", ""))
+    if location.netloc and location.netloc == request.host:
+        path = "/" + location.path.lstrip("/\\")  # two would be another host
+        response.headers["Location"] = location._replace(scheme="", netloc="", path=path).geturl()
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.setdefault("Content-Security-Policy", content_security_policy())
-    if request.endpoint != "static":
+    if request.endpoint != "static" or response.status_code >= 400:  # whose page depends on who is signed in
         response.headers.setdefault("Cache-Control", "no-store")
     if (current_app.config["PUBLIC_URL"] or "").startswith("https:"):
         response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")

@@ -49,7 +49,7 @@ def test_a_line_says_when_how_bad_who_and_what(lines) -> None:
 
 def test_a_line_break_in_a_message_stays_in_its_line(lines) -> None:
     logging.getLogger("pwreset").warning("first\nsecond\u2028third")
-    assert lines()[0]["message"] == "first\nsecond\u2028third"
+    assert lines()[0]["message"] == r"first\nsecond\u2028third"
 
 
 def test_a_mail_is_named_by_its_ids_and_not_by_its_address(make_app: MakeApp, lines) -> None:

@@ -1,4 +1,4 @@
-"""A public site as its attackers see it: a real gunicorn with a real mail server behind it, and people who come over HTTP.
+"""A public site as its attackers see it: a real gunicorn, a real mail server behind it, and people who come over HTTP.
 
 Decides how a site is set up (PUBLIC_URL on loopback, one trusted proxy, so that each person has an address of their
 own) and how accounts come to be: by the forms and the mailed links. It asserts nothing about pages, and never imports

@@ -37,6 +37,7 @@ def test_an_address_is_stored_trimmed_composed_and_with_its_domain_in_lower_case
         "alice@",
         "alice@example",
         "alice@@example.com",
+        "=?utf-8?q?eve=40evil.test=2c?=alice@example.com",
         "alice@example..com",
         "alice@-example.com",
         "alice smith@example.com",
