@@ -1,10 +1,11 @@
 # Everything a developer types. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test faults bench load check screenshots clean
+.PHONY: help run test faults fuzz timing mutants bench load check screenshots clean
 
 PORT ?= 5000
 TESTS ?= tests
 MINUTES ?= 10
+REQUESTS ?= 50000
 BIN := .venv/bin
 # The first Python on this machine that is new enough.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
@@ -22,6 +23,12 @@ test: .venv/installed-dev ## Run every test but the faults (TESTS=tests/users fo
 
 faults: .venv/installed-dev ## Break everything in turn, and write what was seen into docs/reliability.md
 	@$(BIN)/python -m pytest -n 3 tests/faults
+
+fuzz: .venv/installed-dev ## Send odd requests and live through odd stories (REQUESTS=50000; of `make test` a part)
+	@REQUESTS=$(REQUESTS) $(BIN)/python -m pytest -n 2 tests/fuzz
+
+timing: .venv/installed-dev ## Measure whether time tells who has an account (RECORD=1 writes docs/security.md)
+	@$(BIN)/python -m benchmarks.timing $(if $(RECORD),--record)
 
 bench: .venv/installed-dev ## Measure delivery and claims, 5 minutes (RECORD=1 writes docs/performance.md)
 	@$(BIN)/python -m benchmarks.delivery $(if $(RECORD),--record); delivery=$$?; \
