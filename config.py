@@ -278,42 +278,41 @@ def _check_keys(settings: dict[str, Any], _given: dict[str, str], problems: list
     if key is None and settings["PUBLIC_URL"]:
         problems.append(f"SECRET_KEY is missing; {NEW_KEY}")
     for name, keys in (("SECRET_KEY", [key] if key else []), ("SECRET_KEY_FALLBACKS", fallbacks)):
-        if any(_is_easy_to_guess(one) for one in keys):
+        if any(_is_weak(one) or (settings["PUBLIC_URL"] and _looks_like_an_example(one)) for one in keys):
             problems.append(f"{name} is too easy to guess: use {MINIMUM_KEY_BYTES} random bytes or more; {NEW_KEY}")
 
 
 def _check_key_has_one_use(settings: dict[str, Any], _given: dict[str, str], problems: list[str]) -> None:
+    if settings["PUBLIC_URL"] is None:
+        return
     key, fallbacks = settings["SECRET_KEY"], settings["SECRET_KEY_FALLBACKS"]
     everywhere = [key, *fallbacks] if key else fallbacks
     if len(set(everywhere)) < len(everywhere):
         problems.append(f"SECRET_KEY and SECRET_KEY_FALLBACKS name a key twice: a new key is a new one; {NEW_KEY}")
     if {settings["METRICS_TOKEN"], *_passwords_in(settings)} & set(everywhere):
         problems.append(f"SECRET_KEY is used for something else too, and whoever has that has all accounts; {NEW_KEY}")
-    if settings["PUBLIC_URL"] and key and key == _kept_local_key(settings["INSTANCE_PATH"]):
+    if key and key == _kept_local_key(settings["INSTANCE_PATH"]):
         problems.append(f"SECRET_KEY is the one that local mode made here, which is in a file; {NEW_KEY}")
 
 
-def _is_easy_to_guess(key: str) -> bool:
-    """Whether a key is short, looks like an example, or repeats itself: whoever guesses it makes links to any account.
+def _is_weak(key: str) -> bool:
+    return len(key.encode(errors="replace")) < MINIMUM_KEY_BYTES or not key.isprintable() or len(set(key)) < 8
+
+
+def _looks_like_an_example(key: str) -> bool:
+    """Whether a key was written and not made: whoever guesses it makes links to accounts.
 
     Of keys made by `secrets.token_urlsafe(48)` one in some hundred thousand holds one of these words by chance.
     """
     plain = key.lower()
+    # In runs such as abcdef most characters are one step from the last; what repeats itself can be packed.
+    steps = Tally(ord(after) - ord(before) for before, after in pairwise(plain))
+    packed = zlib.compress(plain.encode(errors="replace"))
     return (
-        len(key.encode(errors="replace")) < MINIMUM_KEY_BYTES
-        or not key.isprintable()
-        or len(set(key)) < 8
-        or any(word in plain for word in DEFAULT_WORDS)
+        any(word in plain for word in DEFAULT_WORDS)
         or plain in PUBLISHED_KEYS
-        or _repeats_itself(plain)
-    )
-
-
-def _repeats_itself(text: str) -> bool:
-    # In runs such as abcdef most characters are one step from the last.
-    steps = Tally(ord(after) - ord(before) for before, after in pairwise(text))
-    return (
-        max(steps.values()) > len(text) // 2 or len(zlib.compress(text.encode(errors="replace"))) < len(text) // 2 + 8
+        or max(steps.values()) > len(plain) // 2
+        or len(packed) < len(plain) // 2 + 8
     )
 
 

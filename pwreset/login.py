@@ -27,6 +27,7 @@ def init_app(login_manager: LoginManager) -> None:
     login_manager.login_view = "users.login"
     login_manager.login_message = None
     login_manager.session_protection = None  # it signs people out when their network changes
+    login_manager._load_user_from_remember_cookie = _nobody  # noqa: SLF001 (nothing in its settings switches that off)
 
 
 def load_user(session_id: str) -> User | None:
@@ -41,14 +42,14 @@ def load_user(session_id: str) -> User | None:
 
 
 def sign_in(session_id: str, *, remember: bool) -> None:
-    """Start a session of its own: nothing of whoever used this browser before is left in it.
+    """Start a session of its own: whoever used this browser before is signed out, and nothing of theirs is left in it.
 
     Args:
         session_id: what `User.get_id` returned before the commit. Read after it, the stamp could be that of a reset
             in between, and the session would outlive the reset; so it ends here, before it began.
         remember: whether it outlives the browser.
     """
-    session.clear()
+    sign_out()
     user = load_user(session_id)
     if user is not None:
         login_user(user)
@@ -62,6 +63,10 @@ def sign_out() -> None:
         db.session.merge(EndedSession(id=session[SESSION_ID], ended_at=utcnow()))
         db.session.commit()
     session.clear()
+
+
+def _nobody(_cookie: str) -> None:
+    """Return whom a remember cookie of Flask-Login's signs in: we make none."""
 
 
 def purge_ended() -> None:

@@ -452,9 +452,13 @@ def test_a_key_that_looks_like_an_example_stops_the_start(key: str) -> None:
     assert problem_of({**PUBLIC, **GMAIL, "SECRET_KEY": key}).startswith("SECRET_KEY is too easy to guess")
 
 
+def test_a_key_that_looks_like_an_example_is_good_enough_for_one_machine() -> None:
+    assert config.read({"SECRET_KEY": "0123456789abcdefghijklmnopqrstuvwxyz"})["SECRET_KEY"]
+
+
 @pytest.mark.parametrize("make", [lambda: secrets.token_urlsafe(48), lambda: secrets.token_hex(16)])
 def test_random_keys_do_not_look_like_examples(make: Callable[[], str]) -> None:
-    assert sum(config._is_easy_to_guess(make()) for _ in range(1000)) <= 1
+    assert sum(config._looks_like_an_example(make()) for _ in range(1000)) <= 1
 
 
 @pytest.mark.parametrize(

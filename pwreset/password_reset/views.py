@@ -23,7 +23,7 @@ from pwreset.events import Kind
 from pwreset.extensions import db
 from pwreset.forms import ASKED_AGAIN
 from pwreset.generic import FormView, TemplateView
-from pwreset.login import sign_in
+from pwreset.login import sign_in, sign_out
 from pwreset.mail import outbox
 from pwreset.password_reset.forms import PasswordResetForm, SetPasswordForm, help_texts
 from pwreset.password_reset.links import MailedLinkView
@@ -123,7 +123,7 @@ class PasswordResetConfirmView(MailedLinkView):
         if session_id is None:
             return self.dead_link(expired=False)
         # Only now: if the link itself signed people out, any valid link would be a forced logout.
-        session.clear()
+        sign_out()
         if self.post_reset_login:
             sign_in(session_id, remember=False)
         return self.go_to_success_url()

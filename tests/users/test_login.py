@@ -208,6 +208,14 @@ def test_a_copied_cookie_is_dead_once_its_session_was_logged_out(app: Flask, ali
     assert (thief.is_signed_in(), elsewhere.is_signed_in()) == (False, True)
 
 
+def test_a_login_ends_the_session_that_was_there_before(app: Flask, alice: int, visitor: Visitor) -> None:
+    visitor.log_in()
+    copy = Visitor(app)
+    copy.client.set_cookie(COOKIE, visitor.client.get_cookie(COOKIE).value)
+    visitor.submit("/account/", at="/login/", email="alice@example.com", password=PASSWORD)
+    assert (copy.is_signed_in(), visitor.is_signed_in()) == (False, True)
+
+
 def test_a_session_may_be_logged_out_twice(app: Flask, alice: int, visitor: Visitor) -> None:
     visitor.log_in()
     copy = Visitor(app)
