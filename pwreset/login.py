@@ -1,8 +1,9 @@
 """Who is signed in.
 
 Decides that a session is good for one stamp of its account only, and until it is logged out: what is in a cookie can't
-be taken back, so the ids of sessions that ended are kept. "Remember me" is a permanent session and not Flask-Login's
-own cookie, which would not honour SECRET_KEY_FALLBACKS.
+be taken back, so the ids of sessions that ended are kept. Nor is the age of its signature the session's: Flask signs it
+anew for whoever comes with it, so a session says itself when it was last alive. "Remember me" is a permanent session
+and not Flask-Login's own cookie, which would not honour SECRET_KEY_FALLBACKS.
 """
 
 import secrets
@@ -18,7 +19,8 @@ from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import EndedSession, User
 
-SESSION_ID = "_session_id"
+SESSION_ID, SEEN_AT = "_session_id", "_seen_at"
+RENEWED_AFTER = 60  # seconds
 
 
 def init_app(login_manager: LoginManager) -> None:
@@ -31,9 +33,18 @@ def init_app(login_manager: LoginManager) -> None:
 
 
 def load_user(session_id: str) -> User | None:
-    """Return the account of a session, or None where it has ended: logged out, another stamp, or deactivated."""
-    if db.session.get(EndedSession, session.get(SESSION_ID, "")) is not None:
+    """Return the account of a session, or None where it ended: logged out, too old, another stamp, deactivated."""
+    now, last = int(utcnow().timestamp()), session.get(SEEN_AT, 0)
+    too_old = now - last > current_app.config["SESSION_LIFETIME_DAYS"] * 86400
+    if too_old or db.session.get(EndedSession, session.get(SESSION_ID, "")) is not None:
         return None
+    user = _account_of(session_id)
+    if user is not None and session.permanent and now - last > RENEWED_AFTER:
+        session[SEEN_AT] = now
+    return user
+
+
+def _account_of(session_id: str) -> User | None:
     user_id, _, stamp = session_id.partition(".")
     user = accounts.find_by_id(int(user_id)) if user_id.isdecimal() else None
     if user is None or not user.is_active or not compare_digest(user.stamp.encode(), stamp.encode()):
@@ -50,10 +61,10 @@ def sign_in(session_id: str, *, remember: bool) -> None:
         remember: whether it outlives the browser.
     """
     sign_out()
-    user = load_user(session_id)
+    user = _account_of(session_id)
     if user is not None:
         login_user(user)
-        session[SESSION_ID] = secrets.token_urlsafe(18)
+        session[SESSION_ID], session[SEEN_AT] = secrets.token_urlsafe(18), int(utcnow().timestamp())
         session.permanent = remember
 
 

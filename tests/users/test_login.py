@@ -25,7 +25,7 @@ from pwreset.passwords import make_password
 from tests.conftest import NEW_PASSWORD, PASSWORD, MakeApp, Visitor, add_user, csrf_token
 
 COOKIE = "pwreset_session"
-FRESH_SESSION = {"_user_id", "_fresh", "_id", "_permanent", "_session_id"}
+FRESH_SESSION = {"_user_id", "_fresh", "_id", "_permanent", "_session_id", "_seen_at"}
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
@@ -214,6 +214,34 @@ def test_a_login_ends_the_session_that_was_there_before(app: Flask, alice: int, 
     copy.client.set_cookie(COOKIE, visitor.client.get_cookie(COOKIE).value)
     visitor.submit("/account/", at="/login/", email="alice@example.com", password=PASSWORD)
     assert (copy.is_signed_in(), visitor.is_signed_in()) == (False, True)
+
+
+@pytest.mark.parametrize("page", ["/healthz", "/login/"])
+def test_a_session_that_ended_stays_dead_however_often_its_cookie_is_signed_anew(
+    app: Flask, alice: int, visitor: Visitor, time_machine, page: str
+) -> None:
+    visitor.log_in(remember="y")
+    thief = Visitor(app)
+    thief.client.set_cookie(COOKIE, visitor.client.get_cookie(COOKIE).value)
+    visitor.log_out()
+    now = datetime.now(UTC)
+    for days in range(1, 20, 3):
+        time_machine.move_to(now + timedelta(days=days))
+        thief.get(page)
+    with app.app_context():
+        purge()
+        assert db.session.query(EndedSession).count() == 0
+    assert not thief.is_signed_in()
+
+
+def test_a_remembered_session_lives_as_long_as_it_is_used(
+    app: Flask, alice: int, visitor: Visitor, time_machine
+) -> None:
+    visitor.log_in(remember="y")
+    now = datetime.now(UTC)
+    for days in (10, 20, 30):
+        time_machine.move_to(now + timedelta(days=days))
+        assert visitor.is_signed_in()
 
 
 def test_a_session_may_be_logged_out_twice(app: Flask, alice: int, visitor: Visitor) -> None:

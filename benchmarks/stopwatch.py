@@ -1,0 +1,93 @@
+"""Takes the time of one POST after the other, as a stranger would who wants to know who has an account.
+
+Decides what is timed: from the first byte sent to the end of the answer, when the site hangs up, so that what it does
+right behind the answer counts too. The connection, the form with its CSRF token and session, and the bytes of the
+request are there before.
+"""
+
+import gc
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from html import unescape
+from urllib.parse import urlencode
+
+from benchmarks.http import HEAD, PATIENCE
+from benchmarks.visits import TOKEN
+
+COOKIE = re.compile(rb"\r\nSet-Cookie: ([^;]+)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of the site.
+
+    Args:
+        path: of its page.
+        status: of the answer to it, whatever the address.
+        fields: beside the address.
+    """
+
+    path: str
+    status: int
+    fields: dict[str, str] = field(default_factory=dict)
+
+
+class Stopwatch:
+    """A browser that opened a form once, and sends it again and again.
+
+    Args:
+        port: of the site, on loopback.
+        form: which.
+    """
+
+    def __init__(self, port: int, form: Form) -> None:
+        self._there, self._form = ("127.0.0.1", port), form
+        self._page = self._head("GET", "10.1.0.1") + b"\r\n"
+        page, _ = self._exchange(self._page)
+        token, cookie = TOKEN.search(page), COOKIE.search(page)
+        assert token, page
+        assert cookie, page
+        self._token, self._cookie = unescape(token[1].decode()), cookie[1]
+
+    def ask(self, address: str, network: str) -> float:
+        """Send the form with an address, as if from a network, and return how many milliseconds the answer took."""
+        body = urlencode({**self._form.fields, "email": address, "csrf_token": self._token}).encode()
+        head = self._head("POST", network) + b"Cookie: " + self._cookie
+        head += b"\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n" % len(body)
+        answer, nanoseconds = self._exchange(head + body)
+        assert answer.startswith(b"HTTP/1.1 %d " % self._form.status), answer
+        return nanoseconds / 1e6
+
+    def look(self) -> float:
+        """Open the form's page anew, and return how many milliseconds it took."""
+        return self._exchange(self._page)[1] / 1e6
+
+    def _head(self, method: str, network: str) -> bytes:
+        host = f"{self._there[0]}:{self._there[1]}"
+        return HEAD.format(method=method, path=self._form.path, host=host, address=network).encode()
+
+    def _exchange(self, request: bytes) -> tuple[bytes, int]:
+        with socket.create_connection(self._there, PATIENCE) as line:
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            start = time.perf_counter_ns()
+            line.sendall(request)
+            parts = []
+            while part := line.recv(65536):
+                parts.append(part)
+            nanoseconds = time.perf_counter_ns() - start
+        return b"".join(parts), nanoseconds
+
+
+@contextmanager
+def no_garbage_collection() -> Iterator[None]:
+    """Let no collection of this program fall into a measurement."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

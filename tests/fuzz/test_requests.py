@@ -1,0 +1,38 @@
+"""Requests of every kind, one after the other, at a real server."""
+
+import pytest
+from hypothesis import example, given
+
+from tests.fuzz.books import Books
+from tests.fuzz.cast import Cast
+from tests.fuzz.conftest import ENGINES, REQUESTS, trying
+from tests.fuzz.odd_requests import OddRequest, odd_requests, whole_requests
+
+EACH = REQUESTS // ENGINES
+WARM = EACH // 5
+GROWTH = 1.1
+# What came of the forms that were filled in rightly.
+DONE = {"alice: password_hash", "alice: last_login", "bob: password_hash", "dan: password_hash", "dan: stamp"}
+
+
+@pytest.mark.timeout(600 + EACH)
+def test_no_request_breaks_the_site_or_anybodys_account(cast: Cast, rules: list[str]) -> None:
+    books = Books(cast)
+    books.warm_up()
+    warm: list[int] = []
+
+    @trying(EACH)
+    @given(odd_requests(rules))
+    def send(request: OddRequest) -> None:
+        if books.sent == WARM:
+            warm.append(books.memory())
+        books.send(request)
+
+    for request in whole_requests():
+        send = example(request)(send)
+    send()
+    books.mails_were_asked_for()
+    books.no_secret_was_logged()
+    assert books.memory() < GROWTH * warm[0]
+    assert books.done >= DONE
+    assert all(books.asked.values())
