@@ -1,6 +1,6 @@
 # Everything a developer types. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test faults fuzz timing mutants bench load check screenshots clean
+.PHONY: help run test faults fuzz timing bench load check screenshots clean
 
 PORT ?= 5000
 TESTS ?= tests

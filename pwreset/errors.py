@@ -74,14 +74,15 @@ def show(error: HTTPException) -> tuple[str, int, dict[str, str]]:
 
 def show_failures(error: MustWait) -> tuple[str, int, dict[str, str]]:
     """Render the page of a login that is not looked at; the same with and without an account."""
-    return show_wait(error.seconds, *TOO_MANY_FAILURES)
+    return show_wait(error.seconds, *TOO_MANY_FAILURES, leads_to_reset=True)
 
 
-def show_wait(seconds: int, title: str, message: str) -> tuple[str, int, dict[str, str]]:
+def show_wait(
+    seconds: int, title: str, message: str, *, leads_to_reset: bool = False
+) -> tuple[str, int, dict[str, str]]:
     """Render a 429 that says how long to wait, to people and (RFC 9110 section 10.2.3) to programs."""
-    message = message.format(wait=wait_in_words(seconds))
-    page = render_template("error.html", code=429, title=title, message=message, reset=title == TOO_MANY_FAILURES[0])
-    return page, 429, {"Retry-After": str(seconds)}
+    words = {"title": title, "message": message.format(wait=wait_in_words(seconds))}
+    return render_template("error.html", code=429, reset=leads_to_reset, **words), 429, {"Retry-After": str(seconds)}
 
 
 def _seconds_left() -> int:
