@@ -15,7 +15,7 @@ from pwreset.extensions import db
 from pwreset.guessing import MustWait
 from pwreset.mail.retention import purge
 from pwreset.models import LoginFailures
-from tests.conftest import NEW_PASSWORD, PASSWORD, MakeApp, PostRoom, Visitor, csrf_token, link_in, text_of
+from tests.conftest import NEW_PASSWORD, PASSWORD, MakeApp, PostRoom, Visitor, add_user, csrf_token, link_in, text_of
 from tests.mail.office import event_kinds
 
 NOW = datetime(2031, 3, 1, 12, tzinfo=UTC)
@@ -257,3 +257,57 @@ def test_the_mail_is_not_kept_back_by_failed_logins(app: Flask, alice: int, post
     fail(app, 6)
     Visitor(app).ask_for_reset()
     assert link_in(post_room.deliver_one()) in text_of(post_room.mails()[-1])
+
+
+# --- where one count, day or wait ends and another begins
+
+
+def test_a_login_to_an_account_of_ones_own_takes_back_nothing_of_another(
+    app: Flask, alice: int, clock: time_machine.Traveller
+) -> None:
+    add_user(app, "mallory@example.com", PASSWORD)
+    fail(app, 6)
+    assert log_in(app, PASSWORD, "mallory@example.com").status_code == 302
+    assert wait(app) == 15
+
+
+def test_each_account_and_network_is_told_its_own_wait(app: Flask, clock: time_machine.Traveller) -> None:
+    pairs = [(ALICE, HOME), (NOBODY, HOME), (ALICE, AWAY)]
+    for address, network in pairs:
+        fail(app, 6, address, network)
+        clock.shift(1)
+    assert [wait(app, address, network) for address, network in pairs] == [12, 13, 14]
+
+
+def test_what_failed_exactly_a_day_ago_still_counts(app: Flask, clock: time_machine.Traveller) -> None:
+    fail(app, 4)
+    clock.shift(timedelta(days=1))
+    with app.app_context():
+        purge()
+    assert fail(app) == 5
+
+
+def test_after_a_day_the_first_failure_is_free_again(make_app: MakeApp, clock: time_machine.Traveller) -> None:
+    app = make_app(LOGIN_FREE_FAILURES="1")
+    fail(app, 2)
+    clock.shift(timedelta(days=1, seconds=1))
+    fail(app)
+    assert wait(app) == 0
+
+
+@pytest.mark.parametrize(("back", "left"), [(1005, 1020), (1006, 0)])
+def test_a_clock_may_be_two_minutes_behind_before_the_longest_wait_is_not_believed(
+    app: Flask, clock: time_machine.Traveller, back: int, left: int
+) -> None:
+    fail(app, 6)
+    clock.shift(-back)
+    assert wait(app) == left
+
+
+def test_what_failed_before_an_upgrade_still_counts(make_app: MakeApp) -> None:
+    """With the same key, another version of this code must know an address again."""
+    app = make_app(SECRET_KEY="a key of 32 bytes: 0123456789-xyz")
+    fail(app)
+    with app.app_context():
+        account = db.session.query(LoginFailures).one().account
+    assert account == "1d4fe2c15e3f54bf28de5d47231cf10cb043459ce32c1ddbb400325ab88eb29e"

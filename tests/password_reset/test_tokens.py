@@ -417,3 +417,33 @@ def test_uid_of_anything_but_plain_decimal_digits_is_none(content) -> None:
 )
 def test_uid_in_any_spelling_but_the_canonical_is_none(uidb64) -> None:
     assert decode_uid(uidb64) is None
+
+
+def test_only_a_token_that_outlived_its_time_has_expired(generator, user) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        token = generator.make_token(user)
+        assert not generator.has_expired(user, token)
+        clock.shift(3601)
+        assert generator.has_expired(user, token)
+        assert not generator.has_expired(user, token[:-1])
+
+
+@pytest.mark.parametrize(
+    ("purpose", "token"),
+    [
+        ("reset", "c2I72Q.XGNvKse-UGZ-iMxLe55gCiFpEHEZgc86aIHBIUpj91k"),
+        ("cancel", "c2I72Q.zUEy4qOgxkcBoHnHIu2HvIpK-k0WzIOuLrl93Ypu6yA"),
+    ],
+)
+def test_links_that_were_mailed_before_an_upgrade_still_work(purpose, token, make_app) -> None:
+    """With the same key and state, another version of this code must sign the same."""
+    user = User(
+        id=42,
+        email="alice@example.com",
+        password_hash="!unusable",
+        stamp="a stamp",
+        last_login=datetime(2031, 5, 1, 6, 30, tzinfo=UTC),
+        is_active=True,
+    )
+    with make_app(SECRET_KEY=OLD_KEY).app_context(), time_machine.travel(NOW, tick=False):
+        assert token_generator(purpose).make_token(user) == token
