@@ -1,6 +1,6 @@
 # Everything a developer types. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test faults fuzz timing bench load check screenshots clean
+.PHONY: help run test faults fuzz timing mutants bench load check screenshots clean
 
 PORT ?= 5000
 TESTS ?= tests
@@ -29,6 +29,9 @@ fuzz: .venv/installed-dev ## Send odd requests and live through odd stories (REQ
 
 timing: .venv/installed-dev ## Measure whether time tells who has an account (RECORD=1 writes docs/security.md)
 	@$(BIN)/python -m benchmarks.timing $(if $(RECORD),--record)
+
+mutants: .venv/installed-dev ## Change the code in small ways and see that tests notice (RECORD=1 writes docs/security.md)
+	@$(BIN)/python -m benchmarks.mutants $(if $(RECORD),--record)
 
 bench: .venv/installed-dev ## Measure delivery and claims, 5 minutes (RECORD=1 writes docs/performance.md)
 	@$(BIN)/python -m benchmarks.delivery $(if $(RECORD),--record); delivery=$$?; \

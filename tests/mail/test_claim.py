@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psycopg
@@ -16,6 +17,7 @@ from pwreset.models import OutboxMessage
 from tests.conftest import on_postgresql
 from tests.databases import PostgreSQL
 from tests.mail.office import addresses_of, ask, listening
+from tests.processes.servers import until
 
 pytestmark = on_postgresql
 OLDEST = "SELECT id FROM outbox ORDER BY id LIMIT 1 FOR UPDATE"
@@ -138,3 +140,25 @@ def test_a_full_outbox_is_read_through_an_index_and_the_row_is_chosen_once(
     assert index in plan
     assert "pk_outbox" in plan
     assert ("Sort" in plan) <= (act == "merge")  # of the few rows of one address it may sort
+
+
+def test_a_row_does_not_merge_into_one_that_is_leased_at_this_very_moment(app: Flask, database: PostgreSQL) -> None:
+    for _ in range(2):
+        ask(app)
+    with app.app_context():
+        younger = db.session.get(OutboxMessage, 2)
+        db.session.expunge(younger)
+    with psycopg.connect(database.url) as another, ThreadPoolExecutor(1) as pool:
+        another.execute("UPDATE outbox SET leased = true WHERE id = 1")
+        merging = pool.submit(merged, app, younger)
+        until(lambda: database.query("SELECT 1 FROM pg_locks WHERE NOT granted"), "the merge to wait")
+        another.commit()
+        assert not merging.result()
+    assert len(addresses_of(app)) == 2
+
+
+def merged(app: Flask, row: OutboxMessage) -> bool:
+    with app.app_context():
+        done = outbox.merge(row, utcnow())
+        db.session.rollback()
+        return done

@@ -113,3 +113,37 @@ def test_the_clock_of_another_machine_may_be_a_minute_ahead(app: Flask, clock) -
     assert recall(app) == 0
     clock.shift(60)
     assert deliver(app) == (1, None)
+
+
+@pytest.mark.parametrize(("asked", "due", "recalled"), [(120, 130, 0), (121, 120, 0), (121, 121, 1)])
+def test_the_clock_of_another_machine_may_be_two_minutes_ahead_and_no_more(
+    app: Flask, clock, asked: int, due: int, recalled: int
+) -> None:
+    clock.shift(asked)
+    ask(app)
+    with app.app_context():
+        outbox.put_off(outbox.claim(), NOON + timedelta(seconds=due))
+    clock.shift(-asked)
+    assert recall(app) == recalled
+
+
+@pytest.mark.parametrize(("seconds", "recalled"), [(3600 + 60 + 120, 0), (3600 + 60 + 121, 1)])
+def test_nothing_waits_for_longer_than_the_longest_back_off_a_lease_and_two_minutes(
+    app: Flask, clock, seconds: int, recalled: int
+) -> None:
+    ask(app)
+    with app.app_context():
+        outbox.put_off(outbox.claim(), NOON + timedelta(seconds=seconds))
+    assert recall(app) == recalled
+
+
+def test_a_row_that_a_clock_had_leased_takes_a_younger_one_with_it(app: Flask, clock) -> None:
+    clock.shift(DAY)
+    ask(app)
+    with app.app_context():
+        assert outbox.claim()
+    clock.shift(-DAY)
+    recall(app)
+    ask(app)
+    with app.app_context():
+        assert outbox.merge(rows(app)[1], NOON)

@@ -15,9 +15,9 @@ from sqlalchemy.exc import OperationalError
 from pwreset import accounts, events
 from pwreset.events import Kind
 from pwreset.extensions import db
-from pwreset.mail import delivery
+from pwreset.mail import delivery, throttle
 from pwreset.mail.delivery import deliver_pending
-from pwreset.models import User
+from pwreset.models import SecurityEvent, User
 from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user
 from tests.databases import Database
 from tests.mail.office import NOTICE, addresses_of, app_for, ask, deliver, event_kinds, rows, users, wait_over
@@ -535,3 +535,36 @@ def test_a_mail_that_can_not_be_written_uses_up_no_turn(app: Flask, alice: int, 
     ask(app, kind=RESET)
     deliver(app)
     assert len(post_room.mails()) == 1
+
+
+def test_registrations_of_an_address_use_up_none_of_its_owners_resets(
+    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+) -> None:
+    for kind in ["register"] * 5 + [RESET]:
+        ask(app, kind=kind)
+        deliver(app)
+        clock.shift(timedelta(minutes=2))
+    assert subjects(post_room).count("Reset your password at localhost") == 1
+
+
+def test_what_merged_is_recorded_with_who_asked(app: Flask, alice: int) -> None:
+    for _ in range(3):
+        ask(app, kind=RESET)
+    deliver(app)
+    with app.app_context():
+        user = accounts.find_by_id(alice)
+        assert user is not None
+        merged = events.latest(user)[0]
+        assert db.session.query(SecurityEvent).filter_by(kind=Kind.MERGED).one().user_agent == "Firefox/140 (Windows)"
+    assert (merged.client_address, merged.browser) == ("192.0.2.1", "Firefox on Windows")
+
+
+def test_a_turn_that_another_worker_took_meanwhile_counts_from_then(
+    app: Flask, alice: int, clock: time_machine.Traveller
+) -> None:
+    with app.app_context():
+        user = accounts.find_by_id(alice)
+        assert user is not None
+        taken = update(User).values(mailed_at=NOW - timedelta(seconds=20))
+        db.session.execute(taken, execution_options={"synchronize_session": False})
+        assert throttle.take_turn(user, Kind.REQUESTED) == NOW + timedelta(seconds=40)

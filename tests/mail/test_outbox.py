@@ -8,16 +8,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import time_machine
 from flask import Flask
-from sqlalchemy import event
+from sqlalchemy import event, update
 
-from pwreset import counters
+from pwreset import counters, events
 from pwreset.clock import utcnow
 from pwreset.counters import Counted
+from pwreset.events import Kind
 from pwreset.extensions import db
 from pwreset.mail import outbox, statistics
 from pwreset.models import OutboxMessage
 from tests.conftest import MakeApp
-from tests.mail.office import addresses_of, ask, listening, rows
+from tests.mail.office import NOTICE, addresses_of, ask, listening, rows
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -345,3 +346,111 @@ def test_a_row_that_failed_before_takes_a_younger_one_with_it_that_would_wait_as
             assert outbox.merge(younger, NOW + timedelta(seconds=turn)) == merges
             db.session.rollback()
     assert len(rows(app)) == 2 - merges
+
+
+# --- under whose lease, and in which transaction
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        outbox.release,
+        lambda row: outbox.put_off(row, utcnow()),
+        lambda row: outbox.back_off(row, "late"),
+        lambda row: outbox.give_up(row, "late"),
+        lambda row: outbox.expire(row, utcnow()),
+    ],
+    ids=["release", "put_off", "back_off", "give_up", "expire"],
+)
+def test_what_a_worker_noted_is_not_written_where_it_lost_its_lease(act: Callable[..., bool], app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app)
+        frozen = claimed(app)
+        clock.shift(61)
+        newer = claimed(app)
+        clock.shift(1)
+        with app.app_context():
+            events.record(Kind.MAILED, None)
+            assert not act(frozen)
+            db.session.commit()
+            assert events.count(Kind.MAILED) == 0
+        assert [row.run_after for row in rows(app)] == [newer.run_after]
+
+
+def test_of_two_rows_leased_at_the_same_moment_one_is_done_with_alone(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False):
+        for name in ("first", "second"):
+            ask(app, f"{name}@example.com")
+        first, second = claimed(app), claimed(app)
+        with_app(app, outbox.discard, first, Counted.UNADDRESSED)
+        assert [row.run_after for row in rows(app)] == [second.run_after]
+
+
+@pytest.mark.parametrize(("asked", "expires"), [(NOW - timedelta(seconds=1), True), (NOW, False)])
+def test_a_row_expires_once_it_is_older_than_its_time(app: Flask, asked: datetime, expires: bool) -> None:
+    with time_machine.travel(asked, tick=False):
+        for name in ("first", "second"):
+            ask(app, f"{name}@example.com")
+        with app.app_context():
+            assert outbox.expire(claimed(app), NOW) == expires
+    assert addresses_of(app) == ["first@example.com", "second@example.com"][expires:]
+
+
+def test_a_row_that_a_newer_request_merged_into_does_not_expire(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app)
+        row = claimed(app)
+        clock.shift(2)
+        with app.app_context():
+            db.session.execute(update(OutboxMessage).values(created_at=utcnow()))
+            db.session.commit()
+            assert not outbox.expire(row, NOW + timedelta(seconds=1))
+    assert len(rows(app)) == 1
+
+
+def test_a_younger_row_merges_into_one_that_was_sent_back(app: Flask) -> None:
+    ask(app)
+    with_app(app, outbox.give_up, claimed(app), "refused")
+    with_app(app, outbox.retry)
+    ask(app)
+    with app.app_context():
+        assert outbox.merge(rows(app)[1], utcnow())
+
+
+def test_of_older_rows_the_first_that_waits_stands_for_the_youngest(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        for _ in range(4):
+            ask(app)
+        with_app(app, outbox.give_up, claimed(app), "refused")
+        clock.shift(1)
+        ask(app)
+        with app.app_context():
+            assert outbox.merge(rows(app)[4], utcnow())
+    assert [(row.created_at - NOW).total_seconds() for row in rows(app)] == [0, 1, 0, 0]
+
+
+# --- what is counted
+
+
+def test_rows_that_come_to_nothing_are_counted(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False):
+        for _ in range(2):
+            ask(app, kind="register")
+            with_app(app, outbox.give_up, claimed(app), "refused")
+        ask(app)
+        with_app(app, outbox.back_off, claimed(app), "later")
+    with time_machine.travel(NOW + timedelta(days=31), tick=False), app.app_context():
+        outbox.purge_failed(timedelta(days=30))
+        db.session.commit()
+        assert counters.totals() == {("failed", "register"): 2, ("purged", "register"): 2, ("retried", NOTICE): 1}
+
+
+def test_a_row_that_failed_exactly_so_long_ago_is_not_purged(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app)
+        with_app(app, outbox.give_up, claimed(app), "refused")
+        clock.shift(timedelta(days=30))
+        with app.app_context():
+            outbox.purge_failed(timedelta(days=30))
+            db.session.commit()
+    assert len(rows(app)) == 1
