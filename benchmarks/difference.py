@@ -52,6 +52,11 @@ class Difference:
         return abs(self.auc - 0.5)
 
     @property
+    def is_sharp(self) -> bool:
+        """Whether the interval is narrower than the bounds are apart: chance alone hardly puts the ratio outside."""
+        return self.interval[1] - self.interval[0] < 2 * RATIO_BOUND
+
+    @property
     def is_within_bounds(self) -> bool:
         """Whether it tells nothing."""
         return self.off_one < RATIO_BOUND and self.off_half < AUC_BOUND

@@ -1,9 +1,10 @@
 """The site whose answers are timed: a real gunicorn with a mail server, on a database that this program fills.
 
 Decides its settings: those of production, every limit on, and one process, so that a worker's thread and the requests
-can't avoid each other.
+can't avoid each other. It has a processor core for itself where there are two, so that it is not moved about.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -78,5 +79,21 @@ def target(store: str, worker: str, **settings: object) -> Iterator[Target]:
         web = Gunicorn(folder, **common, OUTBOX_WORKER="thread" if worker == SAME else "none")
         others = [] if worker == SAME else [OutboxRun(folder, **common, PUBLIC_URL=web.url)]
         app = stack.enter_context(application(folder, database | WAITS))
-        stack.enter_context(running(web, *others))
+        with core(-1):
+            stack.enter_context(running(web, *others))
+        stack.enter_context(core(0))
         yield Target(web.port, app)
+
+
+@contextmanager
+def core(which: int) -> Iterator[None]:
+    """Keep this thread, and what it starts meanwhile, on one of the cores that it has, where the system can."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    had = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(had)[which]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, had)

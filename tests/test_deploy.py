@@ -110,6 +110,11 @@ def test_nginx_and_the_socket_agree_on_the_port_of_gunicorn():
     assert f"server {port};" in (DEPLOY / "nginx.conf").read_text(encoding="utf-8")
 
 
+def test_nginx_speaks_no_tls_before_1_2() -> None:
+    said = re.findall(r"ssl_protocols ([^;]+);", (DEPLOY / "nginx.conf").read_text(encoding="utf-8"))
+    assert said == ["TLSv1.2 TLSv1.3"]
+
+
 @every_service
 def test_systemd_finds_nothing_wrong_with_a_unit_and_little_that_it_could_harm(path: Path, tmp_path: Path):
     if ANALYZE is None:

@@ -8,8 +8,9 @@ from flask import Flask, redirect
 from flask.testing import FlaskClient
 
 from pwreset.extensions import mail
-from tests.conftest import PASSWORD, MakeApp, PostRoom, Visitor, add_user, csrf_token, link_in
+from tests.conftest import PASSWORD, MakeApp, PostRoom, Visitor, add_user, csrf_token, link_in, on_sqlite
 
+pytestmark = on_sqlite  # tests/attacks has what reaches a database
 KEY = "k3Yl-9aQzX7wPvT2bNcR5dMfG8hJsL4u6E0iOoUy"
 OLD_KEY = "z8Xw-1bVqY6tRmK3nCfP9jHgD5sAlE7uI2oW4yTe"
 OLDEST_KEY = "p0Oi-9uYtR8eWqA7sDfG6hJkL5zXcV4bNm3QwErT"

@@ -22,6 +22,7 @@ def waiting(site: Site, make: Callable[[Site], Form]) -> Form:
     return form
 
 
+@on_sqlite  # no database judges where a form is from
 @each_form
 def test_a_form_of_this_site_does_what_it_is_for(site: Site, make: Callable[[Site], Form]):
     """What the next tests send would change something, but for the one thing that each of them says."""
@@ -151,6 +152,7 @@ def test_only_a_post_changes_anything(site: Site, make: Callable[[Site], Form], 
     assert form.state() == before
 
 
+@on_sqlite  # no database knows of cookies
 @pytest.mark.parametrize("make", [logout, sign_out_everywhere, password_change])
 def test_a_session_in_the_query_is_none(site: Site, make: Callable[[Site], Form]):
     """ASVS 3.3.4: a session comes in its cookie alone."""

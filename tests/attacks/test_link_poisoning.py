@@ -20,6 +20,7 @@ from tests.smtp.servers import Record
 
 # A site where every mail was caused by the test at hand.
 SITE_SETTINGS = {"SITE_NAME": "Example", "OUTBOX_POLL_SECONDS": 0.05}
+pytestmark = on_sqlite  # PUBLIC_URL is no row
 SENDER = "accounts@example.com"
 PUBLIC = "accounts.example.com"
 EVIL = "evil.test"
@@ -109,7 +110,6 @@ def assert_reset_is_honest(site: Site, mails: list[Record]) -> None:
 # --- Host
 
 
-@on_sqlite  # a refused request reaches no database
 @pytest.mark.parametrize(
     "host",
     [
@@ -137,7 +137,6 @@ def test_another_host_is_refused(site: Site, host: str) -> None:
     assert EVIL not in answer.text
 
 
-@on_sqlite  # a refused request reaches no database
 @pytest.mark.parametrize(
     "host",
     [
@@ -155,7 +154,6 @@ def test_a_user_in_the_host_is_refused(site: Site, host: str) -> None:
     assert (answer.status, mails) == (400, [])
 
 
-@on_sqlite  # a refused request reaches no database
 @pytest.mark.parametrize(
     "port",
     [
@@ -202,7 +200,6 @@ def test_mail_never_follows_the_name_that_the_server_goes_by(site: Site, head: t
     assert_reset_is_honest(site, mails)
 
 
-@on_sqlite  # a refused request reaches no database
 @pytest.mark.parametrize(
     "head",
     [
@@ -222,7 +219,6 @@ def test_two_hosts_or_half_a_host_are_refused(site: Site, head: tuple[str, ...])
     assert ask_raw(site, "POST /password-reset/ HTTP/1.1", *head) == (400, [])
 
 
-@on_sqlite  # a refused request reaches no database
 def test_a_good_request_line_does_not_excuse_another_host(site: Site) -> None:
     """CVE-2017-12161, in a request line: a proxy may go by that, and the application by the Host header."""
     head = "POST http://127.0.0.1:{port}/password-reset/ HTTP/1.1", f"Host: {EVIL}"
@@ -248,7 +244,6 @@ def test_a_link_never_follows_a_forwarded_scheme_port_or_prefix(site: Site, head
     assert_reset_is_honest(site, mails)
 
 
-@on_sqlite  # the headers end before the database
 @pytest.mark.parametrize(("header", "value"), [*FORWARDED_HOSTS, *FORWARDED_PARTS])
 def test_without_a_proxy_nothing_forwarded_counts(open_site: Site, header: str, value: str) -> None:
     """CVE-2021-36804 (Akaunting took such headers from everybody), CVE-2022-29933, CVE-2023-49097."""
@@ -292,7 +287,6 @@ def test_a_header_with_underscores_names_no_client(site: Site, line: str) -> Non
     assert b"192.0.2.66" not in mail.content
 
 
-@on_sqlite  # the headers end before the database
 @pytest.mark.parametrize("forged", ["192.0.2.66", "192.0.2.66, 192.0.2.67", '"192.0.2.66, 127.0.0.1"'])
 def test_a_site_without_a_proxy_believes_no_forwarded_client(open_site: Site, forged: str) -> None:
     """ASVS 4.1.3: the address in the mail is that of the connection."""
@@ -301,7 +295,6 @@ def test_a_site_without_a_proxy_believes_no_forwarded_client(open_site: Site, fo
     assert b"192.0.2." not in mail.content
 
 
-@on_sqlite  # nobody is looked up
 @pytest.mark.parametrize("header", ["X-Auth-User", "X-Auth_User", "Remote-User", "REMOTE_USER", "X-Forwarded-User"])
 def test_no_header_signs_anybody_in(site: Site, header: str) -> None:
     """CVE-2015-0219: an underscore let a client say who it is, in the proxy's place."""
@@ -309,7 +302,6 @@ def test_no_header_signs_anybody_in(site: Site, header: str) -> None:
     assert site.raw(f"{request}Connection: close\r\n\r\n".encode()).startswith(b"HTTP/1.1 302 ")
 
 
-@on_sqlite  # a refused request reaches no database
 @pytest.mark.parametrize("origin", [f"https://{EVIL}", "http://127.0.0.1:1337", "https://127.0.0.1:{port}", "null"])
 def test_a_form_from_another_origin_is_refused(site: Site, origin: str) -> None:
     """ASVS 3.5.1: links were built from Origin too, where pages and API live on two hosts."""
@@ -352,7 +344,6 @@ def test_the_notice_of_a_new_password_leads_to_the_public_url(site: Site) -> Non
     assert notice.rcpt_tos == mail.rcpt_tos == [account.email]
 
 
-@on_sqlite  # what starts a link is not in the database
 @pytest.mark.parametrize(
     "head",
     [
@@ -370,7 +361,6 @@ def test_a_link_has_scheme_and_port_of_the_public_url(engine: str, sites: MakeSi
     assert_honest(site, mail, ["password-reset-confirm"], f"https://{PUBLIC}:8443")
 
 
-@on_sqlite  # nobody is looked up
 @pytest.mark.parametrize(
     "path", ["/", "/login/", "/register/", "/password-reset/", "/password-reset/done/", "/nowhere/"]
 )

@@ -31,7 +31,7 @@ LINE = re.compile(
     | [\d.]+\ -\ \S+\ \[[^]]+\]\ {QUOTED}\ \d+\ \S+\ {QUOTED}\ {QUOTED}""",
     re.VERBOSE,
 )
-TRACEBACK = re.compile(r"$|\s|Traceback |ValueError: ")
+TRACEBACK = re.compile(r"\s|Traceback |ValueError: ")
 BASIC = b64encode(b"a\nFORGED\x1b[31m:b").decode()
 # Each as a request line and headers; what stands after a control character would be a line or a colour.
 FORGERIES = {
@@ -59,7 +59,7 @@ FORGERIES = {
     "an address": ["GET / HTTP/1.1", "X-Forwarded-For: \x1b[31mFORGED"],
     "a name": ["GET / HTTP/1.1", f"Authorization: Basic {BASIC}"],
 }
-PATHS = ["%0aFORGED", "%0d%0aFORGED", "%1b%5b31mFORGED", "%c2%9b31mFORGED", "%e2%80%a8FORGED", "%e2%80%aeDEGROF"]
+PATHS = ["%0aFORGED", "%0a%20FORGED", "%0a%09FORGED", "%0aValueError:%20FORGED", "%0d%0aFORGED", "%1b%5b31mFORGED", "%c2%9b31mFORGED", "%e2%80%a8FORGED", "%e2%80%aeDEGROF"]
 FORMATS = "%s%n%(message)s{0.__class__}{}$" + "{jndi:ldap://127.0.0.1:1/a}"
 TEMPLATES = ["{{7*191}}", "${7*191}", "#{7*191}", "{{config}}", "{{''.__class__}}", "{0.__class__}", "%s%n%x", "a'b&c"]
 HTML = "\"'><script>alert(1)</script>"
@@ -80,13 +80,18 @@ def victim_of(site: Site) -> Account:
 def assert_honest(site: Site, since: int) -> None:
     """All that was logged since a length are whole lines, each of the kind it should be, without control characters."""
     new = site.server.log()[since:]
-    lines = [line for line in new.split("\n") if not TRACEBACK.match(line)]
+    lines = [line for line in new.split("\n") if line]
     assert lines
     assert CONTROL.findall(new) == []
     if site.settings["LOG_FORMAT"] == "json":
         assert all(isinstance(json.loads(line), dict) for line in lines)
     else:
-        assert [line for line in lines if not LINE.fullmatch(line)] == []
+        assert [line for line in lines if not LINE.fullmatch(line) and not is_traceback(line)] == []
+
+
+def is_traceback(line: str) -> bool:
+    """Whether a line may follow another in a log for people, with nothing of a client's in it."""
+    return TRACEBACK.match(line) is not None and "FORGED" not in line
 
 
 # --- lines

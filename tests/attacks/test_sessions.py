@@ -13,7 +13,7 @@ from itsdangerous import URLSafeTimedSerializer
 from tests.attacks.conftest import MakeSite
 from tests.attacks.links import credentials, new_passwords
 from tests.attacks.site import Account, Person, Site
-from tests.conftest import NEW_PASSWORD, PASSWORD, csrf_token, on_sqlite, path_of
+from tests.conftest import NEW_PASSWORD, PASSWORD, csrf_token, on_postgresql, on_sqlite, path_of
 from tests.processes.servers import Gunicorn
 
 COOKIE = "pwreset_session"
@@ -140,6 +140,7 @@ def test_a_cookie_planted_before_the_login_is_not_signed_in_after_it(site: Site)
     assert victim.cookies()[COOKIE] != attacker.cookies()[COOKIE]
 
 
+@on_sqlite  # no database knows of cookies
 def test_what_an_attacker_left_in_a_planted_session_is_gone_after_the_login(site: Site):
     """ASVS 7.2.4 (session fixation): here a reset link of the attacker's own account, opened half-way."""
     attacker, victim = site.person(), site.person()
@@ -253,6 +254,7 @@ def test_a_session_signed_with_a_well_known_key_signs_nobody_in(site: Site, key:
     assert not forged(site, key).is_signed_in()
 
 
+@on_postgresql  # the stricter one about what is a number
 @pytest.mark.parametrize("session_id", ["{number}", "{number}.", "{number}.x", ".{stamp}", "{number}.{stamp}x", "²."])
 def test_a_session_without_the_accounts_stamp_signs_nobody_in(site: Site, session_id: str):
     """ASVS 7.4.1: whatever else a session from before a reset, or of another version, may hold."""
@@ -268,6 +270,7 @@ def test_a_session_ends_after_its_time_however_fresh_its_signature(site: Site, a
     assert forged(site, _seen_at=int(time.time()) - age).is_signed_in() == lives
 
 
+@on_sqlite  # no database knows of cookies
 @pytest.mark.parametrize("key", ["", "secret", Gunicorn.secret_key], ids=["no key", "guessed", "right"])
 def test_the_remember_cookie_of_flask_login_signs_nobody_in(site: Site, key: str):
     """ASVS 6.3.4, CVE-2018-15727 (Grafana: a second way in, by a remember cookie that could be made up)."""
@@ -284,6 +287,7 @@ def cookie_in(headers) -> Morsel[str]:
     return cookie
 
 
+@on_sqlite  # no database knows of cookies
 @pytest.mark.parametrize("remember", ["", "y"], ids=["for now", "remembered"])
 def test_the_cookie_is_out_of_reach_of_scripts_and_other_sites(site: Site, remember: str):
     """ASVS 3.3.2, 3.3.4, 3.3.5: one cookie, HttpOnly, SameSite=Lax, of this host alone, and small."""
@@ -316,6 +320,7 @@ def over_https(site: Site, path: str):
     return site.person(**{"Host": "accounts.example.test", "X-Forwarded-Proto": "https"}).send("GET", path, {}).headers
 
 
+@on_sqlite  # no database knows of headers
 @pytest.mark.parametrize("path", ["/", "/account/", "/login/", "/nowhere/", "/static/pwreset.css", "/healthz"])
 def test_no_cache_gives_a_session_to_somebody_else(site: Site, path: str):
     """CVE-2023-30861 (Flask: a refreshed session in an answer that proxies may keep)."""

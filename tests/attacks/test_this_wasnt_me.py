@@ -18,7 +18,7 @@ from tests.attacks.links import (
     notice_link,
 )
 from tests.attacks.site import Account, Person, Site, links_in
-from tests.conftest import NEW_PASSWORD, path_of, text_of
+from tests.conftest import NEW_PASSWORD, on_sqlite, path_of, text_of
 from tests.processes.servers import Page
 
 ATTACKERS_PASSWORD = "mallory was here all along"
@@ -50,6 +50,7 @@ def password_after(make: Callable[[Site, Account], Link]) -> str | None:
     return NEW_PASSWORD if make is notice_link else None
 
 
+@on_sqlite  # nothing is written on either
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_opening_the_page_changes_nothing(site: Site, make: Callable[[Site, Account], Link], method: str):
@@ -200,6 +201,7 @@ def test_the_link_is_dead_once_the_address_is_another(site: Site, make: Callable
     assert credentials(site, Account(address)) == before
 
 
+@on_sqlite  # no database knows a link's age
 @pytest.mark.parametrize(("purpose", "lifetime"), [("cancel", 3600), ("notice", 7 * 86400)])
 def test_a_page_of_a_dead_link_tells_nothing_but_that_it_is_old(site: Site, purpose: str, lifetime: int):
     """ASVS 6.3.8: the same page, but for the sentence, as for a link that never was one."""
@@ -216,6 +218,7 @@ def _without_reason(text: str) -> str:
     return re.sub(r"(?s)<p><strong>This link .*?</p>\s*<p>.*?</p>", "", text)
 
 
+@on_sqlite  # the words are the same on both
 def test_the_notice_says_when_from_where_and_with_what(site: Site):
     """ASVS 6.3.7: the owner can tell it from what they did themselves."""
     account = site.account()
@@ -230,6 +233,7 @@ def test_the_notice_says_when_from_where_and_with_what(site: Site):
     assert abs(datetime.now(UTC) - moment) < timedelta(minutes=2)
 
 
+@on_sqlite  # the words are the same on both
 def test_the_mail_of_a_reset_says_when_from_where_and_with_what(site: Site):
     """ASVS 6.3.5: before anything has happened."""
     account = site.account()
@@ -239,6 +243,7 @@ def test_the_mail_of_a_reset_says_when_from_where_and_with_what(site: Site):
     assert re.search(r"on \d{4}-\d\d-\d\d \d\d:\d\d UTC, from 203\.0\.113\.77,\s+with Firefox on Windows", text)
 
 
+@on_sqlite  # the words are the same on both
 @pytest.mark.parametrize("words", ["Firefox/1 https://evil.example/ click", "<a href=//evil.example>Firefox/1</a>"])
 def test_an_attacker_chooses_no_words_of_the_notice(site: Site, words: str):
     """ASVS 6.3.7: the browser's name comes from a fixed list, or the notice would be the attacker's letter."""

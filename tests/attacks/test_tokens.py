@@ -26,7 +26,7 @@ from tests.attacks.links import (
     one_of_each,
 )
 from tests.attacks.site import Account, Person, Site
-from tests.conftest import NEW_PASSWORD, csrf_token, on_sqlite, path_of
+from tests.conftest import NEW_PASSWORD, csrf_token, on_postgresql, on_sqlite, path_of
 from tests.processes.servers import Gunicorn, Page
 
 BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
@@ -89,6 +89,7 @@ def test_a_link_without_a_token_is_no_page(site: Site, rest: str):
     assert opened.status == 404 or is_dead(opened)
 
 
+@on_sqlite  # no database judges a token
 @pytest.mark.parametrize("body", [b'{"token": {}}', b'{"token": {"$gt": ""}}', b'{"token": [""]}', b"[]", b"null"])
 def test_a_token_sent_as_json_is_refused(site: Site, body: bytes):
     """CVE-2019-18818 (Strapi: `{"code": {}}` set the administrator's password)."""
@@ -195,6 +196,7 @@ def spelled(template: str, number: int, uid: str) -> str:
     return template.format(number=number, uid=uid, **values)
 
 
+@on_postgresql  # the stricter one about what is a number
 @pytest.mark.parametrize("template", UIDS.values(), ids=UIDS)
 def test_a_user_id_is_spelled_one_way(site: Site, template: str):
     """ASVS 9.1.1, 15.3.5: what decodes to the same id is dead all the same, and never a server error."""
@@ -204,6 +206,7 @@ def test_a_user_id_is_spelled_one_way(site: Site, template: str):
     assert all(is_dead(page) for page in survives(site, replace(link, uid=uid), account, link))
 
 
+@on_postgresql  # the stricter one about what is a number
 @pytest.mark.parametrize("template", NUMBERS.values(), ids=NUMBERS)
 def test_a_user_id_is_a_plain_number(site: Site, template: str):
     """ASVS 15.3.5: `int()` takes more for the same number, and databases know fewer numbers than Python."""
@@ -236,6 +239,7 @@ def test_the_form_behind_ones_own_link_sets_no_other_password(site: Site):
     assert credentials(site, account) == before
 
 
+@on_sqlite  # no database judges a token
 @pytest.mark.parametrize("place", ["query", "form", "headers"])
 def test_a_token_is_taken_from_the_path_alone(site: Site, place: str):
     """ASVS 15.3.7 (parameter pollution): the same names elsewhere change nothing."""
@@ -250,6 +254,7 @@ def test_a_token_is_taken_from_the_path_alone(site: Site, place: str):
     assert credentials(site, account) == before
 
 
+@on_sqlite  # no database knows of browsers
 def test_the_page_after_the_redirect_opens_in_no_other_browser(site: Site):
     """ASVS 6.4.3: its address, seen over a shoulder or in a history, is not enough."""
     account, link = mailed(site)
@@ -271,6 +276,7 @@ def test_what_is_signed_for_a_session_or_a_form_is_no_token(site: Site, what: st
     assert all(is_dead(page) for page in survives(site, replace(link, token=token), account, link))
 
 
+@on_sqlite  # no database judges a token
 @pytest.mark.parametrize("purpose", PAGES)
 def test_a_link_opens_the_page_of_its_purpose(site: Site, purpose: str):
     """ASVS 9.2.2."""
@@ -282,6 +288,7 @@ def test_a_link_opens_the_page_of_its_purpose(site: Site, purpose: str):
 MISUSES = [(purpose, other) for purpose in PAGES for other in sorted({*PAGES.values()} - {PAGES[purpose]})]
 
 
+@on_sqlite  # no database judges a token
 @pytest.mark.parametrize(("purpose", "other"), MISUSES)
 def test_a_link_opens_the_page_of_no_other_purpose(site: Site, purpose: str, other: str):
     """ASVS 9.2.2: above all, what says "This wasn't me" sets no password."""
@@ -290,6 +297,7 @@ def test_a_link_opens_the_page_of_no_other_purpose(site: Site, purpose: str, oth
     assert is_alive(site, link)
 
 
+@on_sqlite  # no database judges a token
 @pytest.mark.parametrize("purpose", PAGES)
 def test_with_database_and_key_a_link_can_be_forged(site: Site, purpose: str):
     """What the next tests forge would open its page, but for the one thing that each of them says."""
@@ -420,6 +428,7 @@ def test_a_link_dies_with(site: Site, end: Callable[[Site, Account, Person], Non
     assert all(is_dead(page) for page in attack(site, link))
 
 
+@on_sqlite  # no database judges a method
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 def test_a_mail_scanner_uses_no_link_up(site: Site, method: str):
     """ASVS 3.5.3: filters follow links before the mail is read."""

@@ -6,10 +6,11 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from tests.conftest import MakeApp
+from tests.conftest import MakeApp, on_sqlite
 from tests.mail.office import IMPLICIT, LOGIN, SECURE, app_for, rows
 from tests.smtp.servers import CLOSE, SILENT, Authority, Behaviour, ScriptedServer, SMTPServer, drip
 
+pytestmark = on_sqlite  # what is said to a mail server is the same from both
 STEPS = ["switch to TLS, and check the certificate ... ", "log in ... "]
 APP_PASSWORD = "https://myaccount.google.com/apppasswords"
 

@@ -3,10 +3,11 @@
 import pytest
 
 from pwreset.mail import smtp
-from tests.conftest import MakeApp
+from tests.conftest import MakeApp, on_sqlite
 from tests.mail.office import SECURE, addresses_of, app_for, ask, assert_uncharged, deliver, rows
 from tests.smtp.servers import CLOSE, SILENT, USUAL, Authority, ScriptedServer, SMTPServer, Step
 
+pytestmark = on_sqlite  # what is said to a mail server is the same from both
 TAKES_BOTH = {"EHLO": "250-scripted.test\r\n250 PIPELINING"}
 TAKES_ONE = {"EHLO": "250-scripted.test\r\n250 8BITMIME"}
 # No answer to the sender before the recipient has come.

@@ -17,7 +17,7 @@ from flask_mail import email_dispatched
 from pwreset.extensions import mail
 from pwreset.mail import messages
 from pwreset.mail.smtp import ServerUnavailable
-from tests.conftest import MakeApp
+from tests.conftest import MakeApp, on_sqlite
 from tests.databases import Database
 from tests.mail.office import (
     IMPLICIT,
@@ -36,6 +36,7 @@ from tests.mail.office import (
 from tests.mail.test_worker import waited_for
 from tests.smtp.servers import CLOSE, SILENT, USUAL, Authority, ScriptedServer, SMTPServer, Step, drip, in_turn
 
+pytestmark = on_sqlite  # what is said to a mail server is the same from both
 WRONG = ["untrusted", "wrong_host", "expired"]
 BEFORE_THE_MAIL = ["CONNECT", "EHLO", "STARTTLS", "HANDSHAKE", "AUTH", "MAIL"]
 IN_THE_MAIL = ["RCPT", "DATA", "DOT"]

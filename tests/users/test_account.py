@@ -35,6 +35,12 @@ def test_the_start_page_knows_who_is_logged_in(alice: int, visitor: Visitor) -> 
     assert 'href="/account/"' in page
 
 
+@pytest.mark.parametrize("path", ["/", "/account/", "/password-change/", "/password-reset/", "/nowhere/"])
+def test_every_page_of_somebody_logged_in_leads_out(alice: int, visitor: Visitor, path: str) -> None:
+    visitor.log_in()
+    assert '<a href="/logout/">Log out</a>' in visitor.get(path).text
+
+
 # --- the account page
 
 
@@ -65,7 +71,9 @@ def test_the_account_page_shows_nothing_of_others(app: Flask, alice: int, visito
     Visitor(app).log_in("bob@example.com", "wrong")
     visitor.log_in()
     page = visitor.get("/account/").text
-    assert "Wrong password" not in page
+    assert "Logged in" in page
+    assert "Failed login" not in page
+    assert "bob@example.com" not in page
 
 
 def test_what_a_browser_calls_itself_cannot_become_part_of_the_page(alice: int, visitor: Visitor) -> None:

@@ -274,6 +274,15 @@ def test_the_session_is_a_new_one(app: Flask, alice: int, visitor: Visitor) -> N
     assert set(session_of(app, visitor)) == FRESH_SESSION
 
 
+def test_each_session_has_an_id_of_its_own(app: Flask, alice: int, visitor: Visitor) -> None:
+    ids = set()
+    for _ in range(5):
+        visitor.log_in()
+        ids.add(session_of(app, visitor)["_session_id"])
+    assert len(ids) == 5
+    assert {len(session_id) for session_id in ids} == {24}  # of 18 random bytes
+
+
 def test_the_csrf_token_is_a_new_one(app: Flask, alice: int, visitor: Visitor) -> None:
     visitor.get("/login/")
     before = session_of(app, visitor)["csrf_token"]
