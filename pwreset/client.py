@@ -21,6 +21,7 @@ BROWSERS = (
     ("Safari/", "Safari"),
     ("curl/", "curl"),
 )
+NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: where a network that has no IPv4 sees all of IPv4
 SYSTEMS = (
     ("iPhone", "iPhone"),
     ("iPad", "iPad"),
@@ -72,7 +73,7 @@ def network_of(address: str | None) -> str:
     Whoever has an IPv6 address has 2^64 of them (RFC 6177 section 2), and could come from another one each time.
 
     Args:
-        address: as in `Client`; IPv4 written as IPv6 (RFC 4291 section 2.5.5.2) is the IPv4 address.
+        address: as in `Client`; IPv4 written as IPv6 (RFC 4291 section 2.5.5.2, RFC 6052) is the IPv4 address.
     """
     known = _network_address(address or "")
     if known is None:
@@ -80,6 +81,8 @@ def network_of(address: str | None) -> str:
     ip = ip_address(known)
     if ip.version == 4:
         return known
+    if ip in NAT64:
+        return str(ip_address(int(ip) & 0xFFFFFFFF))
     return str(ip.ipv4_mapped or ip_network((int(ip) >> 64 << 64, 64)))
 
 

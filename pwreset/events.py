@@ -4,11 +4,12 @@ Decides which events there are and how each reads. No token, password or typed a
 the present transaction and never commits, so an event stands or falls with what it tells of.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 
 from pwreset.client import Client, browser
 from pwreset.extensions import db
@@ -78,6 +79,21 @@ END_LINKS = frozenset(
 )
 
 
+# What anybody can cause who knows the address, as often as they like.
+BY_STRANGERS = frozenset(
+    {
+        Kind.REGISTERED,
+        Kind.REQUESTED,
+        Kind.MAILED,
+        Kind.MERGED,
+        Kind.EXPIRED,
+        Kind.REFUSED,
+        Kind.LOGIN_FAILED,
+        Kind.LIMITED,
+    }
+)
+
+
 class Entry(NamedTuple):
     """An event in words."""
 
@@ -107,10 +123,22 @@ def count(kind: Kind) -> int:
 
 
 def latest(user: User, limit: int = 20) -> list[Entry]:
-    """Return the newest events of an account as a person reads them, newest first."""
-    newest = SecurityEvent.created_at.desc(), SecurityEvent.id.desc()
-    query = select(SecurityEvent).where(SecurityEvent.user_id == user.id).order_by(*newest).limit(limit)
+    """Return the newest events of an account as a person reads them, newest first.
+
+    Args:
+        user: whose.
+        limit: how many of what strangers can cause, and how many of all else: theirs must not push a login out.
+    """
+    by_strangers = SecurityEvent.kind.in_(BY_STRANGERS)
+    rows = [*_newest(user, limit, by_strangers), *_newest(user, limit, ~by_strangers)]
     return [
         Entry(row.created_at, DESCRIPTIONS.get(row.kind, row.kind), row.client_address, browser(row.user_agent))
-        for row in db.session.scalars(query)
+        for row in sorted(rows, key=lambda row: (row.created_at, row.id), reverse=True)
     ]
+
+
+def _newest(user: User, limit: int, which: ColumnElement[bool]) -> Iterable[SecurityEvent]:
+    newest = SecurityEvent.created_at.desc(), SecurityEvent.id.desc()
+    return db.session.scalars(
+        select(SecurityEvent).where(SecurityEvent.user_id == user.id, which).order_by(*newest).limit(limit)
+    )

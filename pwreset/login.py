@@ -16,6 +16,7 @@ from sqlalchemy import delete
 
 from pwreset import accounts
 from pwreset.clock import utcnow
+from pwreset.database import INSERT
 from pwreset.extensions import db
 from pwreset.models import EndedSession, User
 
@@ -71,7 +72,8 @@ def sign_in(session_id: str, *, remember: bool) -> None:
 def sign_out() -> None:
     """End this session, and every copy of its cookie."""
     if SESSION_ID in session:
-        db.session.merge(EndedSession(id=session[SESSION_ID], ended_at=utcnow()))
+        ended = INSERT[db.engine.dialect.name](EndedSession).values(id=session[SESSION_ID], ended_at=utcnow())
+        db.session.execute(ended.on_conflict_do_nothing())  # the same browser may send two requests at once
         db.session.commit()
     session.clear()
 

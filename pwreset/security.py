@@ -5,6 +5,7 @@ any view and must not touch the database.
 """
 
 import logging
+import re
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, abort, current_app, make_response, render_template, request
@@ -16,6 +17,7 @@ from pwreset.clock import Every
 
 MAXIMUM_BODY = 64 * 1024  # bytes
 MAXIMUM_PARAMETERS = 50  # in a form or a query; the largest form here has five
+WITH_PORT = re.compile(r"\A(?:\[([0-9A-Fa-f:.]+)\](?::\d+)?|([\d.]+):\d+)\Z")
 CONTENT_SECURITY_POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
@@ -48,11 +50,12 @@ class Proxies(ProxyFix):
     """Takes address and scheme from what the trusted proxies say.
 
     It splits at every comma, where Werkzeug honours quotes: one that a client sends would swallow what its proxy adds.
+    Some proxies write the client's port behind its address; with it all clients would count as one, unknown.
     """
 
     def _get_real_value(self, trusted: int, value: str | None) -> str | None:
         words = [word.strip() for word in (value or "").split(",")]
-        return words[-trusted] if 0 < trusted <= len(words) else None
+        return WITH_PORT.sub(r"\1\2", words[-trusted]) if 0 < trusted <= len(words) else None
 
 
 def init_app(app: Flask) -> None:
@@ -106,14 +109,17 @@ def check_origin() -> None:
 
 
 def check_form() -> None:
-    """Refuse what no form here sends: a repeated field, of which two readers could take different ones, files and JSON.
+    """Refuse what no form here sends: half a body, files, JSON, a repeated field (two readers could take either).
 
     Flask-WTF would take both for the form, and hand a view an upload or a number where it expects text. Parameters are
     counted before they are taken apart (MAX_FORM_PARTS, which Werkzeug checks, is about multipart forms only).
     """
     if "Transfer-Encoding" in request.headers:
         abort(411)  # what is beyond MAXIMUM_BODY would be cut off, and the rest believed
-    words = request.get_data() if request.mimetype == "application/x-www-form-urlencoded" else b""
+    is_form = request.mimetype == "application/x-www-form-urlencoded"
+    words = request.get_data() if is_form else b""
+    if is_form and len(words) != (request.content_length or 0):
+        abort(400)  # the line broke off: gunicorn hands over what came, and Werkzeug believes it
     if max(words.count(b"&"), request.query_string.count(b"&")) >= MAXIMUM_PARAMETERS:
         abort(413)
     if any(len(values) > 1 for _, values in request.form.lists()):

@@ -74,7 +74,22 @@ def test_the_latest_come_first_and_no_more_than_asked_for(app: Flask, alice: int
             db.session.flush()
         db.session.commit()
         found = [entry.description for entry in events.latest(db.session.get(User, alice), limit=3)]
-    assert found == [events.DESCRIPTIONS[kind] for kind in list(Kind)[:-4:-1]]
+    of_strangers = [kind for kind in Kind if kind in events.BY_STRANGERS][-3:]
+    of_others = [kind for kind in Kind if kind not in events.BY_STRANGERS][-3:]
+    expected = [DESCRIPTIONS[kind] for kind in reversed(Kind) if kind in {*of_strangers, *of_others}]
+    assert found == expected
+
+
+def test_what_strangers_cause_pushes_no_login_out(app: Flask, alice: int) -> None:
+    with app.app_context():
+        events.record(Kind.LOGGED_IN, alice)
+        for _ in range(30):
+            events.record(Kind.LOGIN_FAILED, alice)
+            events.record(Kind.MERGED, alice)
+        db.session.commit()
+        found = [entry.description for entry in events.latest(db.session.get(User, alice))]
+    assert len(found) == 21
+    assert found[-1] == DESCRIPTIONS[Kind.LOGGED_IN]
 
 
 def test_the_events_of_another_are_not_among_them(app: Flask, alice: int) -> None:

@@ -7,6 +7,7 @@ import pytest
 from flask import Flask, redirect
 from flask.testing import FlaskClient
 
+from pwreset.client import current_client
 from pwreset.extensions import mail
 from tests.conftest import PASSWORD, MakeApp, PostRoom, Visitor, add_user, csrf_token, link_in, on_sqlite
 
@@ -506,6 +507,18 @@ def test_a_forwarded_address_that_is_none_is_no_error(make_app: MakeApp, forward
     visitor = Visitor(make_app(TRUSTED_PROXIES=1))
     visitor.client.environ_base["HTTP_X_FORWARDED_FOR"] = forwarded
     assert visitor.ask_for_reset("a@example.com").status_code == 302
+
+
+@pytest.mark.parametrize("forwarded", ["203.0.113.9:51234", "192.0.2.1, 203.0.113.9:443", "203.0.113.9"])
+def test_a_port_behind_a_forwarded_address_is_left_out(make_app: MakeApp, forwarded: str) -> None:
+    assert seen_address(make_app(TRUSTED_PROXIES=1), forwarded) == "203.0.113.9"
+
+
+@pytest.mark.parametrize("forwarded", ["[2001:db8::1]:443", "[2001:db8::1]", "2001:db8::1"])
+def test_an_ipv6_address_may_come_in_brackets(make_app: MakeApp, forwarded: str) -> None:
+    app = make_app(TRUSTED_PROXIES=1)
+    app.add_url_rule("/me/", view_func=lambda: str(current_client().address))
+    assert app.test_client().get("/me/", headers={"X-Forwarded-For": forwarded}).text == "2001:db8::1"
 
 
 def test_a_forged_address_does_not_open_the_mailbox(make_app: MakeApp) -> None:

@@ -114,19 +114,20 @@ def test_figures_replace_what_stands_between_the_marks(tmp_path, monkeypatch) ->
     assert document.read_text() == "a\n<!-- timing:start -->\nnew\n<!-- timing:end -->\nb\n"
 
 
-def test_every_page_is_asked_in_rounds_on_a_real_site() -> None:
-    """Twenty rounds, too few to say anything of time."""
+def test_every_page_is_asked_in_rounds_on_a_real_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twenty rounds are too few to say anything of time, so there are twenty more."""
+    monkeypatch.setattr(timing, "PORTIONS", 2)
     with target("SQLite", SAME) as site:
         pairs = {page.name: [found.pairs for found in timing.ask(site, page, 20).values()] for page in PAGES}
         heard = echo.listen(site, 1).pairs
         with site.app.app_context():
             failures, throttled = db.session.query(LoginFailures).count(), db.session.query(OutboxMessage).count()
     assert pairs == {
-        "reset": [20, 20, 20, 20],
-        "registration": [20, 20, 20, 20],
-        "login": [20, 7, 7],
-        "login that has to wait": [20],
+        "reset": [40, 40, 40, 40],
+        "registration": [40, 40, 40, 40],
+        "login": [40, 14, 14],
+        "login that has to wait": [40],
     }
     assert heard == 1
-    assert failures == 20 + 20 + 7 + 7 + 20 + 20  # one for each login, and those who wait
-    assert throttled >= 20 + 20  # put off for an hour, all the others delivered
+    assert failures == 40 + 40 + 14 + 14 + 40 + 40  # one for each login, and those who wait
+    assert throttled >= 40 + 40  # put off for an hour, all the others delivered

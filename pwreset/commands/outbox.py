@@ -8,7 +8,7 @@ from pwreset.clock import Every, utcnow
 from pwreset.commands import DatabaseGroup
 from pwreset.counters import Counted
 from pwreset.logs import log_to_console
-from pwreset.mail import delivery, outbox, statistics, worker
+from pwreset.mail import delivery, outbox, retention, statistics, worker
 
 group = DatabaseGroup("outbox", help="Mail that waits to be sent.")
 
@@ -64,6 +64,7 @@ def drain() -> None:
             click.echo(f"{done} of {total} ...")
 
     done, problem = delivery.deliver_pending(worker.stop_on_signals().is_set, tell)
+    retention.purge()  # where this is all that runs, nobody else does
     click.echo(f"{done} of {max(total, done)} dealt with.")
     if problem:
         msg = f"The rest waits: {problem}."

@@ -35,9 +35,12 @@ def create(email: str, password_stdin: bool) -> None:  # noqa: FBT001 (click pas
     """Add an account with a password."""
     address = _normalized(email)
     password = _read_password(address, stdin=password_stdin)
-    if accounts.create(address, password) is None:
+    user = accounts.create(address, password)
+    if user is None:
         msg = "There is already an account with this address."
         raise click.ClickException(msg)
+    events.record(Kind.SET_BY_ADMIN, user.id)
+    db.session.commit()
     click.echo(f"Created {address}.")
 
 
@@ -46,8 +49,10 @@ def create(email: str, password_stdin: bool) -> None:  # noqa: FBT001 (click pas
 @from_stdin
 def set_password(email: str, password_stdin: bool) -> None:  # noqa: FBT001
     """Choose an account's password for its owner; ends every session and mails a notice."""
+    address = _find(email).email
+    db.session.rollback()  # a database ends a transaction that waits for somebody to type
+    password = _read_password(address, stdin=password_stdin)
     user = _find(email)
-    password = _read_password(user.email, stdin=password_stdin)
     if not accounts.set_password(user, password):
         msg = "The account is deactivated, or it just changed. Nothing was done."
         raise click.ClickException(msg)
@@ -82,7 +87,7 @@ def deactivate(email: str) -> None:
 @group.command()
 @click.argument("email")
 def activate(email: str) -> None:
-    """Switch an account on again; old sessions and links stay dead."""
+    """Switch an account on again; no old session, and no old link that sets a password, comes back."""
     _switch(email, active=True)
     click.echo("Activated.")
 

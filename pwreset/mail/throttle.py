@@ -32,7 +32,7 @@ def take_turn(user: User, asked: Kind) -> Turn | datetime:
     """
     last_of_the_hour = _last_of_the_hour(user, asked)
     if last_of_the_hour is not None:
-        return last_of_the_hour + HOUR
+        return last_of_the_hour + _window(asked)
     interval = timedelta(seconds=current_app.config["EMAIL_INTERVAL"])
     turn = accounts.take_turn(user, interval)
     if turn is None:
@@ -48,12 +48,18 @@ def merge_or_put_off(row: OutboxMessage, user_id: int, until: datetime) -> None:
         outbox.put_off(row, until)
 
 
+def _window(asked: Kind) -> timedelta:
+    # Links that have died of age need not be waited for: with shorter lives than an hour no owner could reset.
+    lifetime = current_app.config["PASSWORD_RESET_TIMEOUT" if asked is Kind.REQUESTED else "INVITE_TIMEOUT"]
+    return min(HOUR, timedelta(seconds=lifetime))
+
+
 def _last_of_the_hour(user: User, asked: Kind) -> datetime | None:
     """Return when the oldest of the hour's mails was sent, if there were as many as an hour has."""
     mailed = SecurityEvent.user_id == user.id, SecurityEvent.kind == asked
     now = utcnow()
     # Not what a clock that was ahead has written.
-    within = SecurityEvent.created_at > now - HOUR, SecurityEvent.created_at < now + CLOCKS_DIFFER
+    within = SecurityEvent.created_at > now - _window(asked), SecurityEvent.created_at < now + CLOCKS_DIFFER
     # Only mails whose links may be alive: a stranger's five must not keep an owner who has ended them from a new one.
     ended = select(func.max(SecurityEvent.id)).where(
         SecurityEvent.user_id == user.id, SecurityEvent.kind.in_(END_LINKS)

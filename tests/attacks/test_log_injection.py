@@ -59,7 +59,17 @@ FORGERIES = {
     "an address": ["GET / HTTP/1.1", "X-Forwarded-For: \x1b[31mFORGED"],
     "a name": ["GET / HTTP/1.1", f"Authorization: Basic {BASIC}"],
 }
-PATHS = ["%0aFORGED", "%0a%20FORGED", "%0a%09FORGED", "%0aValueError:%20FORGED", "%0d%0aFORGED", "%1b%5b31mFORGED", "%c2%9b31mFORGED", "%e2%80%a8FORGED", "%e2%80%aeDEGROF"]
+PATHS = [
+    "%0aFORGED",
+    "%0a%20FORGED",
+    "%0a%09FORGED",
+    "%0aValueError:%20FORGED",
+    "%0d%0aFORGED",
+    "%1b%5b31mFORGED",
+    "%c2%9b31mFORGED",
+    "%e2%80%a8FORGED",
+    "%e2%80%aeDEGROF",
+]
 FORMATS = "%s%n%(message)s{0.__class__}{}$" + "{jndi:ldap://127.0.0.1:1/a}"
 TEMPLATES = ["{{7*191}}", "${7*191}", "#{7*191}", "{{config}}", "{{''.__class__}}", "{0.__class__}", "%s%n%x", "a'b&c"]
 HTML = "\"'><script>alert(1)</script>"

@@ -2,6 +2,9 @@
 
 from tests.browser.measure import CONTRAST, SIZES, STRUCTURE, problems_of
 from tests.browser.walk import every_page
+from tests.conftest import on_sqlite
+
+pytestmark = on_sqlite  # a page is the same from both
 
 
 def test_no_page_scrolls_sideways_and_every_target_is_large_enough(page, site, address):

@@ -6,7 +6,9 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.walk import NEW_PASSWORD, ask_for_reset, choose_password, follow, log_in, open_mail
+from tests.conftest import on_sqlite
 
+pytestmark = on_sqlite  # a page is the same from both
 EMAIL = ("email", "email", "email")
 NEW = ("password", "new-password", None)
 FIELDS = """

@@ -11,7 +11,10 @@ import time_machine
 from click.testing import Result
 from flask import Flask
 
+from pwreset import events
 from pwreset.commands import outbox as commands
+from pwreset.events import Kind
+from pwreset.extensions import db
 from pwreset.mail import outbox
 from tests.conftest import MakeApp, PostRoom
 from tests.databases import Database
@@ -101,6 +104,17 @@ def test_a_drain_tells_how_far_it_is(app: Flask, monkeypatch: pytest.MonkeyPatch
         ask(app)
     result = run(app, "drain")
     assert result.output.splitlines() == ["1 of 3 ...", "2 of 3 ...", "3 of 3 dealt with."]
+
+
+def test_a_drain_deletes_what_is_too_old(app: Flask, alice: int) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        with app.app_context():
+            events.record(Kind.LOGGED_IN, alice)
+            db.session.commit()
+        clock.shift(timedelta(days=91))
+        run(app, "drain")
+        with app.app_context():
+            assert events.count(Kind.LOGGED_IN) == 0
 
 
 def test_a_drain_of_nothing_is_no_failure(app: Flask) -> None:

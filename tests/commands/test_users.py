@@ -1,5 +1,6 @@
 """`flask users`: what each command says, does and answers to the shell."""
 
+import io
 import re
 
 import pytest
@@ -55,6 +56,10 @@ class TestCreate:
         result = users("create", ALICE, "--password-stdin", stdin=f"{PASSWORD}\n")
         assert (result.exit_code, result.stdout, result.stderr) == (0, f"Created {ALICE}.\n", "")
         assert visitor.log_in().location == "/account/"
+
+    def test_the_account_tells_who_set_its_password(self, users):
+        users("create", ALICE, "--password-stdin", stdin=f"{PASSWORD}\n")
+        assert "Password set by an administrator" in users("events", ALICE).stdout
 
     def test_no_mail_is_sent(self, app, users):
         users("create", ALICE, "--password-stdin", stdin=f"{PASSWORD}\n")
@@ -161,6 +166,19 @@ class TestSetPassword:
         users("set-password", ALICE, "--password-stdin", stdin=f"{NEW_PASSWORD}\n")
         assert outbox_rows(app) == [("password_changed", ALICE)]
         assert post_room.deliver_one()["To"] == ALICE
+
+    def test_no_transaction_waits_for_somebody_to_type(self, users, alice):
+        open_meanwhile = []
+
+        class Typist(io.BytesIO):
+            def read1(self, size=-1):
+                open_meanwhile.append(db.session().in_transaction())
+                return super().read1(size)
+
+        typed = f"{NEW_PASSWORD}\n{NEW_PASSWORD}\n".encode()
+        assert users("set-password", ALICE, stdin=Typist(typed)).exit_code == 0
+        assert open_meanwhile
+        assert not any(open_meanwhile)
 
     def test_a_prompt_asks_for_it(self, app, users, alice, visitor):
         assert users("set-password", ALICE, stdin=f"{NEW_PASSWORD}\n{NEW_PASSWORD}\n").exit_code == 0

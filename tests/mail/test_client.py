@@ -102,6 +102,8 @@ def test_in_public_mode_no_origin_is_kept(make_app: MakeApp) -> None:
         ("2001:db8:1:2::", "2001:db8:1:2::/64"),
         ("fe80::1%eth0", "fe80::/64"),
         ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("64:ff9b::c000:201", "192.0.2.1"),
+        ("64:ff9b:1::c000:201", "64:ff9b:1::/64"),
         ("no address", "unknown"),
         ("", "unknown"),
         (None, "unknown"),

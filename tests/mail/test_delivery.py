@@ -171,6 +171,19 @@ def test_an_account_is_mailed_five_times_an_hour(
     assert len(post_room.mails()) == 6
 
 
+def test_links_that_died_of_age_are_not_waited_for(make_app: MakeApp, clock: time_machine.Traveller) -> None:
+    app = make_app(PASSWORD_RESET_TIMEOUT="900")
+    add_user(app, "alice@example.com", PASSWORD)
+    for _ in range(6):
+        ask(app, kind=RESET)
+        deliver(app)
+        clock.shift(timedelta(minutes=2))
+    assert rows(app)[0].run_after == NOW + timedelta(minutes=15)
+    clock.move_to(NOW + timedelta(minutes=15))
+    deliver(app)
+    assert len(PostRoom(app).mails()) == 6
+
+
 def test_how_often_an_account_is_mailed_is_a_matter_of_settings(
     make_app: MakeApp, clock: time_machine.Traveller
 ) -> None:

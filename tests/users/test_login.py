@@ -279,6 +279,7 @@ def test_each_session_has_an_id_of_its_own(app: Flask, alice: int, visitor: Visi
     for _ in range(5):
         visitor.log_in()
         ids.add(session_of(app, visitor)["_session_id"])
+        visitor.log_out()
     assert len(ids) == 5
     assert {len(session_id) for session_id in ids} == {24}  # of 18 random bytes
 
