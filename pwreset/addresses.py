@@ -28,14 +28,7 @@ def normalize(text: str) -> str:
         AddressError: if it isn't one address.
     """
     text = text.strip()
-    if "\ufffd" in text:  # what a decoder puts where bytes were no text
-        msg = "Enter the address without unreadable characters."
-        raise AddressError(msg)
-    if "=?" in text:  # RFC 2047: who reads the mail's To field decodes what stands there, and finds other addresses
-        msg = "An email address can't have the characters =? after one another."
-        raise AddressError(msg)
-    if len(text) > MAXIMUM_LENGTH:
-        raise AddressError(TOO_LONG)
+    _refuse_at_once(text)
     try:
         address = validate_email(text, check_deliverability=False, globally_deliverable=False)
     except EmailNotValidError as error:
@@ -46,6 +39,18 @@ def normalize(text: str) -> str:
     if len(address.normalized) > MAXIMUM_LENGTH or len(email_key(address.normalized)) > MAXIMUM_KEY:
         raise AddressError(TOO_LONG)  # a few characters of Unicode unfold into many
     return address.normalized
+
+
+def _refuse_at_once(text: str) -> None:
+    """Refuse what must not even be taken apart."""
+    if "\ufffd" in text:  # what a decoder puts where bytes were no text
+        msg = "Enter the address without unreadable characters."
+        raise AddressError(msg)
+    if "=?" in text:  # RFC 2047: who reads the mail's To field decodes what stands there, and finds other addresses
+        msg = "An email address can't have the characters =? after one another."
+        raise AddressError(msg)
+    if len(text) > MAXIMUM_LENGTH:
+        raise AddressError(TOO_LONG)
 
 
 def email_key(address: str) -> str:

@@ -21,7 +21,6 @@ BROWSERS = (
     ("Safari/", "Safari"),
     ("curl/", "curl"),
 )
-NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: where a network that has no IPv4 sees all of IPv4
 SYSTEMS = (
     ("iPhone", "iPhone"),
     ("iPad", "iPad"),
@@ -31,6 +30,7 @@ SYSTEMS = (
     ("CrOS", "ChromeOS"),
     ("Linux", "Linux"),
 )
+NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: where a network that has no IPv4 sees all of IPv4
 
 
 @dataclass(frozen=True, slots=True)

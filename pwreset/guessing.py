@@ -53,12 +53,7 @@ def count_try(address: str, client_address: str | None) -> int:
     if not current_app.config["RATELIMIT_ENABLED"]:
         return 0
     now, mine = utcnow(), (_hashed(address), network_of(client_address))
-    table = INSERT[db.engine.dialect.name](LoginFailures)
-    first = table.values(account=mine[0], network=mine[1], failures=1, failed_at=now, wait_until=_wait_until(now, 1))
-    counted = first.on_conflict_do_update(
-        index_elements=["account", "network"], set_=_one_more(now), where=_may_try(now)
-    )
-    failures: int | None = db.session.scalar(counted.returning(LoginFailures.failures))
+    failures = _count(mine, now)
     db.session.commit()
     if failures is None:
         raise MustWait(_seconds_left(mine, now))
@@ -98,6 +93,17 @@ def wait_after(failures: int) -> timedelta:
 def _hashed(address: str) -> str:
     key = current_app.config["SECRET_KEY"].encode()
     return hmac.digest(key, b"login failures of " + email_key(address).encode(), sha256).hex()
+
+
+def _count(mine: tuple[str, str], now: datetime) -> int | None:
+    # One statement: of many tries at once each finds the count of the one before.
+    table = INSERT[db.engine.dialect.name](LoginFailures)
+    first = table.values(account=mine[0], network=mine[1], failures=1, failed_at=now, wait_until=_wait_until(now, 1))
+    counted = first.on_conflict_do_update(
+        index_elements=["account", "network"], set_=_one_more(now), where=_may_try(now)
+    )
+    failures: int | None = db.session.scalar(counted.returning(LoginFailures.failures))
+    return failures
 
 
 def _wait_until(now: datetime, failures: int) -> datetime | None:

@@ -111,8 +111,9 @@ def check_origin() -> None:
 def check_form() -> None:
     """Refuse what no form here sends: half a body, files, JSON, a repeated field (two readers could take either).
 
-    Flask-WTF would take both for the form, and hand a view an upload or a number where it expects text. Parameters are
-    counted before they are taken apart (MAX_FORM_PARTS, which Werkzeug checks, is about multipart forms only).
+    Flask-WTF would take files and JSON for the form, and hand a view an upload or a number where it expects text.
+    Parameters are counted before they are taken apart (MAX_FORM_PARTS, which Werkzeug checks, is about multipart forms
+    only).
     """
     if "Transfer-Encoding" in request.headers:
         abort(411)  # what is beyond MAXIMUM_BODY would be cut off, and the rest believed

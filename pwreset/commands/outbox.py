@@ -53,7 +53,7 @@ def _print(numbers: dict[str, int]) -> None:
 
 @group.command()
 def drain() -> None:
-    """Deliver what is due, now, and stop."""
+    """Deliver what is due, now, delete what is too old, and stop."""
     log_to_console(current_app.config["LOG_FORMAT"])
     total = statistics.counts()["due"]
     time_to_tell = Every(1)
@@ -64,8 +64,8 @@ def drain() -> None:
             click.echo(f"{done} of {total} ...")
 
     done, problem = delivery.deliver_pending(worker.stop_on_signals().is_set, tell)
-    retention.purge()  # where this is all that runs, nobody else does
     click.echo(f"{done} of {max(total, done)} dealt with.")
+    retention.purge()  # where this is all that runs, nobody else does
     if problem:
         msg = f"The rest waits: {problem}."
         raise click.ClickException(msg)
