@@ -19,6 +19,7 @@ ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
 # C0, C1, the line and paragraph separators, and what turns the direction of writing around.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 TELLS_IN_LINES = "pwreset.mail.worker"  # where it happened, and nothing of a client's
+COLOURS = re.compile(r"\x1b\[[\d;]*m")  # Werkzeug's own; without a terminal they would be read as text
 SET_PASSWORD = re.compile(r"/set-password/?$")
 
 
@@ -74,7 +75,8 @@ def _cleaned(record: logging.LogRecord) -> logging.LogRecord:
         text = record.getMessage()
     except Exception:  # noqa: BLE001 (logging itself reports a record that can't be formatted)
         return record
-    clean = visible(redact(text), lines=record.name == TELLS_IN_LINES)
+    plain = COLOURS.sub("", text).replace("\n * ", " * ") if record.name == "werkzeug" else text
+    clean = visible(redact(plain), lines=record.name == TELLS_IN_LINES)
     if clean != text:
         record.msg, record.args = clean, None  # without arguments the text is not formatted again
     if record.exc_info and record.exc_info[0]:

@@ -184,3 +184,11 @@ def test_a_record_logged_without_an_exception_under_way_is_fine(log):
     assert sys.exc_info() == (None, None, None)
     logger.error("nothing", exc_info=True)  # noqa: LOG014 (the point of it)
     assert written.getvalue().startswith("ERROR nothing\n")
+
+
+@pytest.mark.usefixtures("log")
+def test_the_development_server_says_in_plain_words_where_it_runs(caplog):
+    logging.getLogger("werkzeug").warning(
+        "\x1b[31m\x1b[1mWARNING: for development.\x1b[0m\n * Running on %s", "http://x"
+    )
+    assert caplog.messages == ["WARNING: for development. * Running on http://x"]
