@@ -147,11 +147,15 @@ def write(found: dict[str, list[Outcome]], known: dict[tuple[str, str], str], re
     report.hold("not noticed, without a reason", why.count(""), below=1)
     report.hold("without a verdict", sum(outcome.status in NO_VERDICT for outcome in unnoticed), below=1)
     report.say("\nNot noticed, and why:\n")
-    shown = [outcome.change.replace("|", "\\|") for outcome in unnoticed]
-    report.table(
-        ["module", "change", "why"],
-        sorted((outcome.module, *rest) for outcome, *rest in zip(unnoticed, shown, why, strict=True)),
-    )
+    by_reason = groupby(sorted(zip(unnoticed, why, strict=True), key=_module_and_reason), _module_and_reason)
+    for (module, reason), group in by_reason:
+        report.say(f"- `{module}`: {reason or 'NO REASON'}")
+        for outcome, _ in group:
+            report.say(f"  - {outcome.change}")
+
+
+def _module_and_reason(found: tuple[Outcome, str]) -> tuple[str, str]:
+    return found[0].module, found[1]
 
 
 def _counts(changes: Sequence[Outcome]) -> list[object]:

@@ -41,7 +41,7 @@ def test_figures_replace_what_stands_between_the_marks(tmp_path, monkeypatch) ->
     report.record()
     text = document.read_text()
     assert text.startswith("a\n<!-- mutants:start -->\n| module ")
-    assert "| rows.py | find: `a` → `b` | Nobody reads it. |" in text
+    assert "- `rows.py`: Nobody reads it.\n  - find: `a` → `b`\n" in text
     assert text.endswith("\n<!-- mutants:end -->\nb\n")
     assert "old" not in text
 

@@ -1,8 +1,8 @@
 """A public site as its attackers see it: a real gunicorn, a real mail server behind it, and people who come over HTTP.
 
 Decides how a site is set up (PUBLIC_URL on loopback, one trusted proxy, so that each person has an address of their
-own) and how accounts come to be: by the forms and the mailed links. It asserts nothing about pages, and never imports
-the application.
+own) and how accounts come to be: by the forms and the mailed links. It asserts nothing else about pages, and never
+imports the application.
 """
 
 import re
@@ -131,7 +131,8 @@ class Site:
         """Register an address by the form and the mailed link."""
         owner = self.person()
         owner.submit("/register/", email=email)
-        owner.choose(self.link_for(email), password)
+        page = owner.choose(self.link_for(email), password)
+        assert page.status == 302, f"{page.status} instead of an account; {self._state()}"
         return Account(email, password)
 
     def reset_link(self, account: Account) -> str:
@@ -147,8 +148,12 @@ class Site:
 
     def wait_for_mail(self, email: str, number: int = 1) -> EmailMessage:
         """Wait until so many mails have come to an address, and return the last of them."""
-        until(lambda: len(self.mails_to(email)) >= number, f"{number} mails to an address; {self.server.log()[-2000:]}")
+        until(lambda: len(self.mails_to(email)) >= number, lambda: f"{number} mails to an address; {self._state()}")
         return self.mails_to(email)[number - 1]
+
+    def _state(self) -> str:
+        rows = self.query("SELECT id, kind, leased, attempts, failure, created_at, run_after FROM outbox")
+        return f"outbox: {rows}; log: {self.server.log()[-2000:]}"
 
     def mails_to(self, email: str) -> list[EmailMessage]:
         """Return what came to exactly this envelope address, oldest first."""

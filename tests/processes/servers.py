@@ -32,11 +32,11 @@ PATIENCE = 30.0  # seconds; the machine may be busy
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, timeout: float = PATIENCE) -> T:
-    """Wait until a condition holds and return its value, or fail."""
+def until(condition: Callable[[], T], what: str | Callable[[], str], timeout: float = PATIENCE) -> T:
+    """Wait until a condition holds and return its value, or fail, with what is told or tells itself at the end."""
     end = time.monotonic() + timeout
     while not (value := condition()):
-        assert time.monotonic() < end, f"not within {timeout:g} s: {what}"
+        assert time.monotonic() < end, f"not within {timeout:g} s: {what if isinstance(what, str) else what()}"
         time.sleep(0.02)
     return value
 
