@@ -1,9 +1,11 @@
 """Sender and recipient in one packet, for servers that say they take it so (RFC 2920)."""
 
+import re
+
 import pytest
 
 from pwreset.mail import smtp
-from tests.conftest import MakeApp, on_sqlite
+from tests.conftest import MakeApp, on_sqlite, text_of
 from tests.mail.office import SECURE, addresses_of, app_for, ask, assert_uncharged, deliver, rows
 from tests.smtp.servers import CLOSE, SILENT, USUAL, Authority, ScriptedServer, SMTPServer, Step
 
@@ -11,6 +13,20 @@ pytestmark = on_sqlite  # what is said to a mail server is the same from both
 TAKES_BOTH = {"EHLO": "250-scripted.test\r\n250 PIPELINING"}
 TAKES_ONE = {"EHLO": "250-scripted.test\r\n250 8BITMIME"}
 # No answer to the sender before the recipient has come.
+ENDS = [
+    "\n.\n",
+    "\r.\r",
+    "\r\n.\r\n",
+    "\n.\r\n",
+    "\r\n.\r",
+    "\r.\n",
+    "\r\r\n.\r\r\n",
+    "\n\r.\n\r",
+    "\0.\n",
+    "\x0b.\x0c",
+    "\x85.\x85",
+]
+BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 WAITS_FOR_BOTH = {"MAIL": Step(""), "RCPT": "250 2.1.0 OK\r\n250 2.1.5 OK"}
 
 
@@ -118,3 +134,21 @@ def test_commands_go_together_again_after_a_while(make_app: MakeApp, monkeypatch
         assert deliver(app)[0] == 0
         assert deliver(app) == (1, None)
         assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("letter", ["", "\u00fc"], ids=["7bit", "quoted-printable"])
+@pytest.mark.parametrize("end", ENDS)
+def test_no_end_of_a_line_in_a_teams_own_words_ends_the_mail(
+    end: str, letter: str, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CVE-2023-51764, RFC 5321 section 2.3.8: to some servers a bare CR or LF around a dot is the end of a mail."""
+    smuggled = end.join([f"Hello{letter}", "MAIL FROM:<accounts@example.com>", "RCPT TO:<eve@example.com>", "DATA", ""])
+    monkeypatch.setattr(SMTPServer, "extensions", ("PIPELINING",))
+    with SMTPServer() as server:
+        app = app_for(make_app, server)
+        ask(app, extra_email_context={"site_name": smuggled})
+        ask(app)
+        assert deliver(app) == (2, None)
+        assert [mail.rcpt_tos for mail in server.messages] == [["alice@example.com"]] * 2
+        assert "RCPT TO:<eve@example.com>" in text_of(server.messages[0].message)
+        assert BARE.findall(server.messages[0].content) == []
