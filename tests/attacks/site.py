@@ -24,6 +24,8 @@ from tests.databases import Database
 from tests.processes.servers import PATIENCE, Browser, Gunicorn, Page, run, until
 from tests.smtp.servers import Record, SMTPServer
 
+# Seconds: where a machine stands still for longer than a lock is waited for, a mail comes after its lease.
+A_LEASE_AND_MORE = 75.0
 _numbers = count(1)
 
 
@@ -148,7 +150,8 @@ class Site:
 
     def wait_for_mail(self, email: str, number: int = 1) -> EmailMessage:
         """Wait until so many mails have come to an address, and return the last of them."""
-        until(lambda: len(self.mails_to(email)) >= number, lambda: f"{number} mails to an address; {self._state()}")
+        come = f"{number} mails to an address"
+        until(lambda: len(self.mails_to(email)) >= number, lambda: f"{come}; {self._state()}", A_LEASE_AND_MORE)
         return self.mails_to(email)[number - 1]
 
     def _state(self) -> str:
