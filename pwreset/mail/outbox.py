@@ -63,7 +63,7 @@ def claim() -> OutboxMessage | None:
         .values(run_after=lease, leased=True)
         .returning(OutboxMessage)
     )
-    row = db.session.scalar(leased, execution_options={"synchronize_session": False, "populate_existing": True})
+    row = db.session.scalar(leased)
     if row is not None:
         db.session.expunge(row)
     db.session.commit()

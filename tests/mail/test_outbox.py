@@ -11,6 +11,7 @@ from flask import Flask
 from sqlalchemy import event, update
 
 from pwreset import counters, events
+from pwreset.client import Client
 from pwreset.clock import utcnow
 from pwreset.counters import Counted
 from pwreset.events import Kind
@@ -296,8 +297,6 @@ def test_failed_rows_are_purged_at_their_age_and_no_others(app: Flask) -> None:
 
 
 def test_a_row_stands_or_falls_with_the_transaction_it_was_added_in(app: Flask) -> None:
-    from pwreset.client import Client
-
     with app.app_context():
         outbox.enqueue("register", "alice@example.com", Client())
         db.session.rollback()
@@ -312,6 +311,29 @@ def test_only_the_younger_of_two_rows_for_the_same_mail_merges(app: Flask) -> No
     with app.app_context():
         assert [outbox.merge(row, utcnow()) for row in rows(app)] == [False, True, False, False]
     assert addresses_of(app) == ["alice@example.com", "alice@example.com", "bob@example.com"]
+
+
+def test_a_row_does_not_merge_into_one_that_was_claimed(app: Flask) -> None:
+    ask(app, "alice@example.com", "register")
+    ask(app, "alice@example.com", "register")
+    claimed(app)
+    with app.app_context():
+        assert not outbox.merge(rows(app)[1], NOW + timedelta(days=9))
+
+
+def test_a_row_keeps_who_asked_and_what_for(app: Flask) -> None:
+    client = Client("192.0.2.1", "Firefox/140", "pl", "http://localhost:5000")
+    with app.app_context():
+        outbox.enqueue("register", "ALICE@example.com", client, {"a": 1})
+        db.session.commit()
+    [row] = rows(app)
+    assert (row.kind, row.address, row.email_key, row.options) == (
+        "register",
+        "ALICE@example.com",
+        "alice@example.com",
+        {"a": 1},
+    )
+    assert Client(row.client_address, row.user_agent, row.language, row.origin) == client
 
 
 def test_the_older_row_lives_as_long_as_the_one_that_merged_into_it(app: Flask) -> None:
