@@ -1,4 +1,4 @@
-"""One public site for each engine and test process; what a test does to it must not disturb another's accounts."""
+"""A public site for each file, engine and test process; what a test does to it must not disturb another's accounts."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,9 +14,12 @@ from tests.smtp.servers import SMTPServer
 MakeSite = Callable[..., Site]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def sites(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeSite]:
-    """Return a function that starts a site on an engine, once for the same settings; all end with the session."""
+    """Return a function that starts a site on an engine, once for the same settings.
+
+    All end with the file: to start takes a second, and dozens that only look for mail took a processor from the rest.
+    """
     running: dict[tuple[object, ...], Site] = {}
     with ExitStack() as stack:
 

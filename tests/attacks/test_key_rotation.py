@@ -42,7 +42,7 @@ class Rotation:
     links: dict[str, Link]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def rotation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rotation]:
     """Return what there is after rotations; on SQLite alone, since no database has anything that is signed."""
     folder = tmp_path_factory.mktemp("rotation")

@@ -24,14 +24,14 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
     return {**browser_type_launch_args, **LAUNCH}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site_on_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Return the running site that keeps its rows in SQLite."""
     folder = tmp_path_factory.mktemp("site")
     yield from started(folder, SQLite(folder))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site_on_postgresql(tmp_path_factory: pytest.TempPathFactory, postgresql_server: Server) -> Iterator[Site]:
     """Return the running site that keeps its rows in PostgreSQL."""
     yield from started(tmp_path_factory.mktemp("site"), postgresql_server.create())
