@@ -98,7 +98,7 @@ def _hashed(address: str) -> str:
 def _count(mine: tuple[str, str], now: datetime) -> int | None:
     # One statement: of many tries at once each finds the count of the one before.
     table = INSERT[db.engine.dialect.name](LoginFailures)
-    first = table.values(account=mine[0], network=mine[1], failures=1, failed_at=now, wait_until=_wait_until(now, 1))
+    first = table.values(account=mine[0], network=mine[1], failures=1, failed_at=now)  # one is free at least
     counted = first.on_conflict_do_update(
         index_elements=["account", "network"], set_=_one_more(now), where=_may_try(now)
     )
@@ -119,7 +119,7 @@ def _may_try(now: datetime) -> ColumnElement[bool]:
 
 def _one_more(now: datetime) -> dict[str, object]:
     long_ago = LoginFailures.failed_at < now - KEPT
-    waits, failures = [(long_ago, _moment(_wait_until(now, 1)))], 1
+    waits, failures = [(long_ago, _moment(None))], 1
     while wait_after(failures) < timedelta(seconds=current_app.config["LOGIN_LONGEST_WAIT"]):
         failures += 1
         waits.append((LoginFailures.failures == failures - 1, _moment(_wait_until(now, failures))))

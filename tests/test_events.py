@@ -204,6 +204,13 @@ def test_two_clients_that_a_limit_refuses_are_two_events(make_app: MakeApp) -> N
     assert sorted(limited(app)) == [(None, "192.0.2.1"), (None, "192.0.2.2")]
 
 
+def test_a_client_that_was_told_of_stays_so_when_another_is(app: Flask) -> None:
+    for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
+        app.extensions["pwreset_refusals"].add("users.login", Client(address))
+        told = limited(app)
+    assert sorted(told) == [(None, "192.0.2.1"), (None, "192.0.2.2")]
+
+
 @pytest.mark.parametrize("kind", [Kind.CANCELLED, Kind.SECURED])
 def test_what_an_owner_takes_back_reads_as_the_button(kind: Kind) -> None:
     assert DESCRIPTIONS[kind].endswith('by "This wasn\'t me"')

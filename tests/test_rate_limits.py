@@ -309,6 +309,39 @@ def test_the_limits_go_on_without_redis_and_it_is_used_again_when_it_is_back(
         assert (len(lines(log, GONE)), len(lines(log, BACK))) == (1, 1)
 
 
+@contextmanager
+def crowded() -> Iterator[str]:
+    """Return the URL of a port where so many wait to be let in that the next one's packets are dropped."""
+    with ExitStack() as lines, socket.create_server((HOST, 0), backlog=0) as listener:
+        for _ in range(8):
+            line = lines.enter_context(socket.socket())
+            line.setblocking(False)
+            line.connect_ex(listener.getsockname())
+        yield f"redis://{HOST}:{listener.getsockname()[1]}/0"
+
+
+@contextmanager
+def silent() -> Iterator[str]:
+    with FalseRedis(silence) as server:
+        yield server.url
+
+
+@pytest.mark.parametrize("away", [crowded, silent])
+def test_what_asked_in_vain_ends_soon_and_one_thread_alone_looks_for_redis(
+    make_app: MakeApp, log: Any, away: Callable[[], AbstractContextManager[str]]
+) -> None:
+    before = set(threading.enumerate())
+
+    def begun(name: str) -> list[threading.Thread]:
+        return [thread for thread in set(threading.enumerate()) - before if thread.name == name]
+
+    with away() as url:
+        assert set(Poster(make_app(REDIS_URL=url)).posts(3)) == {200}
+        assert lines(log, f"{GONE} (TimeoutError)")
+        until(lambda: not begun("asking"), "the end of the thread that asked", timeout=5)
+        assert [thread.daemon for thread in begun("redis")] == [True]  # or the process could not end
+
+
 def test_redis_dying_under_way_costs_no_count_and_holds_nobody_up(
     make_app: MakeApp, redis: RedisServer, log: Any
 ) -> None:

@@ -184,6 +184,27 @@ def test_links_that_died_of_age_are_not_waited_for(make_app: MakeApp, clock: tim
     assert len(PostRoom(app).mails()) == 6
 
 
+def test_invitations_that_live_on_are_waited_for_though_resets_have_died(
+    make_app: MakeApp, clock: time_machine.Traveller
+) -> None:
+    app = make_app(PASSWORD_RESET_TIMEOUT="900")
+    for _ in range(6):
+        ask(app, kind="register")
+        deliver(app)
+        clock.shift(timedelta(minutes=2))
+    assert rows(app)[0].run_after == NOW + timedelta(hours=1)
+
+
+def test_mails_of_the_last_minute_are_of_the_hour_too(make_app: MakeApp, clock: time_machine.Traveller) -> None:
+    app = make_app(EMAIL_INTERVAL="2", EMAIL_TIMEOUT="1", EMAIL_DEADLINE="1")
+    add_user(app, "alice@example.com", PASSWORD)
+    for _ in range(6):
+        ask(app, kind=RESET)
+        deliver(app)
+        clock.shift(3)
+    assert rows(app)[0].run_after == NOW + timedelta(hours=1)
+
+
 def test_how_often_an_account_is_mailed_is_a_matter_of_settings(
     make_app: MakeApp, clock: time_machine.Traveller
 ) -> None:
@@ -213,19 +234,21 @@ def test_two_requests_within_an_interval_that_was_set_are_two_turns(
     assert rows(app)[0].run_after == NOW + timedelta(seconds=120)
 
 
-def test_mails_whose_links_have_ended_do_not_count_towards_the_hour(
-    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+@pytest.mark.parametrize(("whose", "mails"), [("alice@example.com", 6), ("bob@example.com", 5)])
+def test_mails_whose_links_have_ended_do_not_count_towards_the_accounts_hour(
+    whose: str, mails: int, app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
 ) -> None:
+    ids = {"alice@example.com": alice, "bob@example.com": add_user(app, "bob@example.com", PASSWORD)}
     for _ in range(5):
         ask(app, kind=RESET)
         deliver(app)
         clock.shift(timedelta(minutes=2))
     with app.app_context():
-        events.record(Kind.COMPLETED, alice)
+        events.record(Kind.COMPLETED, ids[whose])
         db.session.commit()
     ask(app, kind=RESET)
     deliver(app)
-    assert len(post_room.mails()) == 6
+    assert len(post_room.mails()) == mails
 
 
 def test_the_two_kinds_of_request_share_one_account_s_turns(
