@@ -19,7 +19,7 @@ run: .venv/installed ## Install, migrate, and serve http://127.0.0.1:5000 (PORT=
 	@$(BIN)/flask run --port $(PORT)
 
 test: .venv/installed-dev ## Run every test but the faults (TESTS=tests/users for some)
-	@$(BIN)/python -m pytest -n 2 --ignore=tests/faults $(TESTS)
+	@$(BIN)/python -m pytest -n 3 --ignore=tests/faults $(TESTS)
 
 faults: .venv/installed-dev ## Break everything in turn, and write what was seen into docs/reliability.md
 	@$(BIN)/python -m pytest -n 3 tests/faults

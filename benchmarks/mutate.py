@@ -14,7 +14,7 @@ from mutmut.stats import status_by_exit_code
 from mutmut.utils.file_utils import walk_mutatable_files
 from mutmut.utils.format_utils import orig_function_and_class_names_from_key
 
-PROCESSES = 2
+PROCESSES = 3  # tests wait for each other's threads, for Redis and for the clock
 
 
 def main() -> None:
