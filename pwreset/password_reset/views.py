@@ -85,9 +85,8 @@ class PasswordResetDoneView(TemplateView):
     title = "Password reset sent"
 
     def get_context_data(self, **context: Any) -> dict[str, Any]:
-        """Add the address and a form that sends again."""
-        address = session.get(RESET_ADDRESS)
-        return super().get_context_data(email=address, form=PasswordResetForm(email=address), **context)
+        """Add the address."""
+        return super().get_context_data(email=session.get(RESET_ADDRESS), **context)
 
 
 class PasswordResetConfirmView(MailedLinkView):

@@ -7,8 +7,12 @@ import unicodedata
 import pytest
 import time_machine
 from markupsafe import escape
+from sqlalchemy import select
 from wtforms import ValidationError
 
+from pwreset import counters
+from pwreset.extensions import db
+from pwreset.models import SecurityEvent
 from pwreset.password_reset.forms import SetPasswordForm, help_texts
 from pwreset.password_reset.views import INTERNAL_RESET_SESSION_TOKEN, PasswordResetConfirmView
 from tests.conftest import NEW_PASSWORD, PASSWORD, PostRoom, Visitor, add_user, csrf_token, path_of
@@ -317,6 +321,34 @@ def test_post_reset_login_signs_the_account_in(app, mount, visitor, alice, post_
     visitor.choose(custom(post_room.reset_link()))
     assert "alice@example.com" in visitor.get("/account/").text
     assert events_of(app)[-2:] == ["completed", "logged_in"]
+
+
+def test_nobody_is_logged_in_where_the_option_is_off(app, visitor, link, alice, stored) -> None:
+    visitor.choose(link)
+    assert stored(alice).last_login is None
+    assert events_of(app)[-1] == "completed"
+
+
+def test_post_reset_login_ends_with_the_browser(mount, visitor, alice, post_room) -> None:
+    mount(PasswordResetConfirmView, post_reset_login=True)
+    visitor.choose(custom(post_room.reset_link()))
+    with visitor.client.session_transaction() as session:
+        assert not session.permanent
+
+
+def test_events_tell_whose_link_it_was_and_who_used_it(app, mount, visitor, alice, post_room) -> None:
+    mount(PasswordResetConfirmView, post_reset_login=True)
+    link = custom(post_room.reset_link())
+    visitor.client.environ_base |= {"REMOTE_ADDR": "192.0.2.7", "HTTP_USER_AGENT": "Firefox/140"}
+    visitor.choose(link)
+    with app.app_context():
+        told = db.session.execute(
+            select(SecurityEvent.kind, SecurityEvent.user_id, SecurityEvent.client_address, SecurityEvent.user_agent)
+            .order_by(SecurityEvent.id.desc())
+            .limit(3)
+        ).all()
+        assert counters.totals()["completed", "reset"] == 1
+    assert told == [(kind, alice, "192.0.2.7", "Firefox/140") for kind in ("logged_in", "completed", "link_opened")]
 
 
 def test_post_reset_login_takes_the_place_of_whoever_was_signed_in(app, mount, visitor, alice, post_room) -> None:

@@ -14,11 +14,7 @@ from pwreset.extensions import db
 from pwreset.models import User
 from pwreset.password_reset.tokens import encode_uid
 from tests.conftest import NEW_PASSWORD, PASSWORD, Visitor, csrf_token, path_of
-from tests.password_reset.conftest import (
-    DEAD,
-    EXPIRED,
-    send,
-)
+from tests.password_reset.conftest import DEAD, EXPIRED, SET_PASSWORD, send
 
 
 def change(app: Flask, user_id: int, **values) -> None:
@@ -118,6 +114,22 @@ def test_dead_page_is_the_same_to_the_byte_for_every_cause(kill, app, visitor, l
     dead = visitor.get(path_of(kill(app, link)))
     assert (dead.status_code, dead.data) == (tampered.status_code, tampered.data)
     assert "Set-Cookie" not in dead.headers
+
+
+OPEN_AGAIN = "open it from the mail once more"
+
+
+def test_a_browser_that_lost_its_session_on_the_way_is_told_to_open_the_link_again(app, visitor, link) -> None:
+    visitor.get(path_of(link))
+    page = Visitor(app).get(SET_PASSWORD)
+    assert (DEAD in page.text, OPEN_AGAIN in page.text) == (True, True)
+
+
+def test_nobody_else_is_told_to_open_a_dead_link_again(app, visitor, form_page, link) -> None:
+    assert OPEN_AGAIN not in Visitor(app).get(path_of(spoil(link))).text
+    used(app, link)
+    answer = send(visitor, form_page, new_password1=NEW_PASSWORD, new_password2=NEW_PASSWORD)
+    assert (DEAD in answer.text, OPEN_AGAIN in answer.text) == (True, False)
 
 
 def test_dead_page_leads_to_a_new_link(visitor, link) -> None:
