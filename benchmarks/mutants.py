@@ -18,7 +18,8 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +28,7 @@ from typing import Any
 from benchmarks.report import Report, tidy_up_on_sigterm
 
 ROOT = Path(__file__).resolve().parents[1]
+LAST = ROOT / ".mutants.json"  # what became of the changes in the last run of all areas
 PLAN, DOCUMENT = Path(__file__).with_suffix(".toml"), ROOT / "docs" / "security.md"
 MARKED = re.compile("(?<=<!-- mutants:start -->\n).*(?=<!-- mutants:end -->)", re.DOTALL)
 NOT_COPIED = (".*", "__pycache__", "instance", "mutants")
@@ -71,24 +73,54 @@ class MutantsReport(Report):
 
 
 def main() -> None:
-    """Change, test and judge."""
+    """Change, test and judge; or judge the last run by the reasons as they stand now."""
     plan = tomllib.loads(PLAN.read_text(encoding="utf-8"))
     parts = [Part(**part) for part in plan["parts"]]
     options = _options({part.area for part in parts})
     tidy_up_on_sigterm()
-    began, found = time.monotonic(), dict[str, list[Outcome]]()
-    for part in parts:
-        if options.area in {None, part.area}:
-            found.setdefault(part.area, []).extend(outcomes(part))
+    before = state(parts)
+    found, minutes = last_run(before) if options.again else run([p for p in parts if options.area in {None, p.area}])
+    if not (options.area or options.again):
+        keep(before, found, minutes)
     report = MutantsReport("benchmarks.mutants")
     write(found, reasons(plan), report)
-    report.say(f"{sum(map(len, found.values()))} changes in {(time.monotonic() - began) / 60:.0f} minutes.")
+    report.say(f"\n{sum(map(len, found.values()))} changes in {minutes} minutes.")
     report.end(record=options.record)
+
+
+def run(parts: Iterable[Part]) -> tuple[dict[str, list[Outcome]], int]:
+    """Return what became of the changes of each area, and how many minutes it took."""
+    began, found = time.monotonic(), dict[str, list[Outcome]]()
+    for part in parts:
+        found.setdefault(part.area, []).extend(outcomes(part))
+    return found, round((time.monotonic() - began) / 60)
+
+
+def keep(of: str, found: dict[str, list[Outcome]], minutes: int) -> None:
+    """Keep what a run found, to be judged again when there are more reasons."""
+    changes = {area: [asdict(outcome) for outcome in changes] for area, changes in found.items()}
+    LAST.write_text(json.dumps({"of": of, "found": changes, "minutes": minutes}), encoding="utf-8")
+
+
+def last_run(of: str) -> tuple[dict[str, list[Outcome]], int]:
+    """Return what the last run found, if it was of the code and the tests that are here now."""
+    last = json.loads(LAST.read_text(encoding="utf-8")) if LAST.exists() else {"of": ""}
+    if last["of"] != of:
+        sys.exit("The last run was of other code or other tests: run all areas.")
+    return {area: [Outcome(**each) for each in changes] for area, changes in last["found"].items()}, last["minutes"]
+
+
+def state(parts: Iterable[Part]) -> str:
+    """Return a hash of all the code, and of the tests that have to notice."""
+    tests = {ROOT / "tests" / test for part in parts for test in part.tests}
+    files = sorted({*(ROOT / "pwreset").rglob("*.py"), *tests})
+    return sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _options(areas: Iterable[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--area", choices=sorted(areas), help="this one only")
+    parser.add_argument("--again", action="store_true", help="judge the last run of all areas")
     parser.add_argument("--record", action="store_true", help="write the figures into docs/security.md")
     options = parser.parse_args()
     if options.record and (options.area or not MARKED.search(DOCUMENT.read_text(encoding="utf-8"))):

@@ -5,7 +5,19 @@ import tomllib
 import pytest
 
 from benchmarks import mutants
-from benchmarks.mutants import PLAN, ROOT, MutantsReport, Outcome, Part, outcomes, reasons, write
+from benchmarks.mutants import (
+    PLAN,
+    ROOT,
+    MutantsReport,
+    Outcome,
+    Part,
+    keep,
+    last_run,
+    outcomes,
+    reasons,
+    state,
+    write,
+)
 
 KNOWN = {("rows.py", "find: `a` → `b`"): "Nobody reads it."}
 SURVIVOR = Outcome("rows.py", "find: `a` → `b`", "survived")
@@ -44,6 +56,29 @@ def test_figures_replace_what_stands_between_the_marks(tmp_path, monkeypatch) ->
     assert "- `rows.py`: Nobody reads it.\n  - find: `a` → `b`\n" in text
     assert text.endswith("\n<!-- mutants:end -->\nb\n")
     assert "old" not in text
+
+
+def test_a_run_is_judged_again_as_long_as_neither_code_nor_tests_have_changed(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(mutants, "LAST", tmp_path / "last.json")
+    with pytest.raises(SystemExit, match="other code or other tests"):
+        last_run("now")
+    found = changes(2, SURVIVOR)
+    keep("now", found, 30)
+    assert last_run("now") == (found, 30)
+    with pytest.raises(SystemExit, match="other code or other tests"):
+        last_run("later")
+
+
+def test_a_changed_test_is_another_state(tmp_path, monkeypatch) -> None:
+    part = Part("outbox", ["rows.py"], ["test_rows.py"], "")
+    (tmp_path / "tests").mkdir()
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    test = tmp_path / "tests" / "test_rows.py"
+    test.write_text("assert True")
+    before = state([part])
+    assert state([part]) == before
+    test.write_text("assert False")
+    assert state([part]) != before
 
 
 def test_the_plan_names_files_that_are_there_and_a_reason_for_each_survivor() -> None:
