@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,7 +27,7 @@ from typing import Any
 from benchmarks.report import Report, tidy_up_on_sigterm
 
 ROOT = Path(__file__).resolve().parents[1]
-LAST = ROOT / ".mutants.json"  # what became of the changes in the last run of all areas
+LAST = ROOT / ".mutants.json"  # what became of the changes in the last run of each part
 PLAN, DOCUMENT = Path(__file__).with_suffix(".toml"), ROOT / "docs" / "security.md"
 MARKED = re.compile("(?<=<!-- mutants:start -->\n).*(?=<!-- mutants:end -->)", re.DOTALL)
 NOT_COPIED = (".*", "__pycache__", "instance", "mutants")
@@ -73,54 +72,49 @@ class MutantsReport(Report):
 
 
 def main() -> None:
-    """Change, test and judge; or judge the last run by the reasons as they stand now."""
+    """Change, test and judge."""
     plan = tomllib.loads(PLAN.read_text(encoding="utf-8"))
     parts = [Part(**part) for part in plan["parts"]]
     options = _options({part.area for part in parts})
     tidy_up_on_sigterm()
-    before = state(parts)
-    found, minutes = last_run(before) if options.again else run([p for p in parts if options.area in {None, p.area}])
-    if not (options.area or options.again):
-        keep(before, found, minutes)
+    found = dict[str, list[Outcome]]()
+    for part in parts:
+        if options.area in {None, part.area}:
+            found.setdefault(part.area, []).extend((last_outcomes(part) if options.again else None) or run(part))
     report = MutantsReport("benchmarks.mutants")
     write(found, reasons(plan), report)
-    report.say(f"\n{sum(map(len, found.values()))} changes in {minutes} minutes.")
     report.end(record=options.record)
 
 
-def run(parts: Iterable[Part]) -> tuple[dict[str, list[Outcome]], int]:
-    """Return what became of the changes of each area, and how many minutes it took."""
-    began, found = time.monotonic(), dict[str, list[Outcome]]()
-    for part in parts:
-        found.setdefault(part.area, []).extend(outcomes(part))
-    return found, round((time.monotonic() - began) / 60)
+def run(part: Part) -> list[Outcome]:
+    """Return what became of each change of a part, and keep it, to be judged again when there are more reasons."""
+    before, found = state(part), outcomes(part)
+    kept = last_runs() | {" ".join(part.modules): {"of": before, "outcomes": [asdict(outcome) for outcome in found]}}
+    LAST.write_text(json.dumps(kept), encoding="utf-8")
+    return found
 
 
-def keep(of: str, found: dict[str, list[Outcome]], minutes: int) -> None:
-    """Keep what a run found, to be judged again when there are more reasons."""
-    changes = {area: [asdict(outcome) for outcome in changes] for area, changes in found.items()}
-    LAST.write_text(json.dumps({"of": of, "found": changes, "minutes": minutes}), encoding="utf-8")
+def last_outcomes(part: Part) -> list[Outcome] | None:
+    """Return what the part's last run found, if neither code nor tests have changed since."""
+    last = last_runs().get(" ".join(part.modules), {"of": None})
+    return [Outcome(**outcome) for outcome in last["outcomes"]] if last["of"] == state(part) else None
 
 
-def last_run(of: str) -> tuple[dict[str, list[Outcome]], int]:
-    """Return what the last run found, if it was of the code and the tests that are here now."""
-    last = json.loads(LAST.read_text(encoding="utf-8")) if LAST.exists() else {"of": ""}
-    if last["of"] != of:
-        sys.exit("The last run was of other code or other tests: run all areas.")
-    return {area: [Outcome(**each) for each in changes] for area, changes in last["found"].items()}, last["minutes"]
+def last_runs() -> dict[str, Any]:
+    """Return what is kept of each part."""
+    return json.loads(LAST.read_text(encoding="utf-8")) if LAST.exists() else {}
 
 
-def state(parts: Iterable[Part]) -> str:
-    """Return a hash of all the code, and of the tests that have to notice."""
-    tests = {ROOT / "tests" / test for part in parts for test in part.tests}
-    files = sorted({*(ROOT / "pwreset").rglob("*.py"), *tests})
-    return sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+def state(part: Part) -> str:
+    """Return a hash of all the code, of the tests that have to notice, and of how they are chosen."""
+    files = sorted([*(ROOT / "pwreset").rglob("*.py"), *(ROOT / "tests" / test for test in part.tests)])
+    return sha256(b"\0".join([*(file.read_bytes() for file in files), part.chosen.encode()])).hexdigest()
 
 
 def _options(areas: Iterable[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--area", choices=sorted(areas), help="this one only")
-    parser.add_argument("--again", action="store_true", help="judge the last run of all areas")
+    parser.add_argument("--again", action="store_true", help="run only what has changed since its last run")
     parser.add_argument("--record", action="store_true", help="write the figures into docs/security.md")
     options = parser.parse_args()
     if options.record and (options.area or not MARKED.search(DOCUMENT.read_text(encoding="utf-8"))):

@@ -11,11 +11,10 @@ from benchmarks.mutants import (
     MutantsReport,
     Outcome,
     Part,
-    keep,
-    last_run,
+    last_outcomes,
     outcomes,
     reasons,
-    state,
+    run,
     write,
 )
 
@@ -59,26 +58,19 @@ def test_figures_replace_what_stands_between_the_marks(tmp_path, monkeypatch) ->
 
 
 def test_a_run_is_judged_again_as_long_as_neither_code_nor_tests_have_changed(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(mutants, "LAST", tmp_path / "last.json")
-    with pytest.raises(SystemExit, match="other code or other tests"):
-        last_run("now")
-    found = changes(2, SURVIVOR)
-    keep("now", found, 30)
-    assert last_run("now") == (found, 30)
-    with pytest.raises(SystemExit, match="other code or other tests"):
-        last_run("later")
-
-
-def test_a_changed_test_is_another_state(tmp_path, monkeypatch) -> None:
-    part = Part("outbox", ["rows.py"], ["test_rows.py"], "")
+    part, other = (Part("outbox", [f"{name}.py"], ["test_rows.py"], "") for name in ("rows", "mail"))
     (tmp_path / "tests").mkdir()
-    monkeypatch.setattr(mutants, "ROOT", tmp_path)
     test = tmp_path / "tests" / "test_rows.py"
     test.write_text("assert True")
-    before = state([part])
-    assert state([part]) == before
+    monkeypatch.setattr(mutants, "ROOT", tmp_path)
+    monkeypatch.setattr(mutants, "LAST", tmp_path / "last.json")
+    monkeypatch.setattr(mutants, "outcomes", lambda part: [Outcome(part.modules[0], "a", "killed")])
+    assert last_outcomes(part) is None
+    run(other)
+    found = run(part)
+    assert (last_outcomes(part), last_outcomes(other)) == (found, [Outcome("mail.py", "a", "killed")])
     test.write_text("assert False")
-    assert state([part]) != before
+    assert last_outcomes(part) is None
 
 
 def test_the_plan_names_files_that_are_there_and_a_reason_for_each_survivor() -> None:

@@ -194,6 +194,20 @@ def test_path_without_its_slash_leads_to_the_page(visitor) -> None:
 # What a client may send instead of the form.
 
 
+def test_who_asks_again_for_one_address_is_told_so_whoever_has_it(visitor, alice) -> None:
+    def said(address: str) -> bool:
+        visitor.ask_for_reset(address)
+        return "You asked again." in visitor.get("/password-reset/done/").text
+
+    assert [said(f"{name}@example.com") for name in ("alice", "alice", "nobody", "nobody", "alice")] == [
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
+
+
 def test_form_without_its_csrf_token_is_refused(visitor, alice, post_room) -> None:
     answer = visitor.client.post(PATH, data={"email": "alice@example.com"})
     assert (answer.status_code, post_room.waiting()) == (400, 0)
