@@ -30,7 +30,7 @@ fuzz: .venv/installed-dev ## Send odd requests and live through odd stories (REQ
 timing: .venv/installed-dev ## Measure whether time tells who has an account (RECORD=1 writes docs/security.md)
 	@$(BIN)/python -m benchmarks.timing $(if $(RECORD),--record)
 
-mutants: .venv/installed-dev ## Change the code in small ways and see that tests notice (RECORD=1 writes docs/security.md, AGAIN=1 skips what is as it was)
+mutants: .venv/installed-dev ## Change the code in small ways and see that tests notice (RECORD=1 writes docs/security.md, AGAIN=1 skips what did not change)
 	@$(BIN)/python -m benchmarks.mutants $(if $(RECORD),--record) $(if $(AGAIN),--again)
 
 bench: .venv/installed-dev ## Measure delivery and claims, 5 minutes (RECORD=1 writes docs/performance.md)
