@@ -26,7 +26,12 @@ LINKS = ("password-reset-confirm", "password-reset-cancel", "account-secure")
 WRONG = "not the password at all"
 NOBODY = "nobody"
 WAIT = re.compile(r"(?<=Try again in )\d+ \w+")
-TOKEN = re.compile(r'(?<=name="csrf_token" type="hidden" value=")[^"]+|\b[0-9a-f]{40}\b')
+TOKEN = re.compile(
+    r"""(?<=name="csrf_token"\ type="hidden"\ value=")[^"]+    # as WTForms writes it
+    | (?<=name="csrf_token"\ value=")[^"]+                     # and we, where there is no form
+    | \b[0-9a-f]{40}\b""",
+    re.VERBOSE,
+)
 Walk = Callable[[Person, str], list[Page]]
 
 
