@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import MakeApp, add_user, link_in
+from tests.conftest import MakeApp, add_user, link_in, on_sqlite
 from tests.processes.conftest import STARTED, Instance, Serve
 from tests.processes.servers import Browser, FlaskRun, copy_of_the_project, until
+
+pytestmark = on_sqlite  # test_stopping.py runs it on both
 
 
 def ask_for_reset(server, email="alice@example.com"):

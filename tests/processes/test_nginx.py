@@ -18,6 +18,7 @@ from tests.processes.nginx import NAME, Nginx, Remote, client_context
 from tests.processes.servers import PATIENCE, Gunicorn, Page
 from tests.smtp.servers import SMTPServer
 
+pytestmark = on_sqlite  # what a proxy says, and what is believed of it, is the same before both
 ALICE = "alice@example.com"
 ONE_PROCESS = ("--workers", "1")  # each counts for itself
 COMPLETE = "/password-reset-complete/"
@@ -185,7 +186,6 @@ def test_a_port_in_the_public_url_stays_in_every_link(make_app: MakeApp, instanc
         assert link_in(mail.message).startswith(f"{nginx.url}/password-reset-confirm/")
 
 
-@on_sqlite  # nothing reaches the database
 def test_plain_http_leads_to_the_same_page_over_tls_and_other_names_are_not_served(open_site: OpenSite):
     nginx = open_site().nginx
     for host in (NAME, "evil.example"):
@@ -242,7 +242,6 @@ def test_no_log_of_nginx_or_gunicorn_holds_a_key_to_an_account_also_while_gunico
         assert link.rpartition(".")[2].lower() not in unquote(text).lower()
 
 
-@on_sqlite  # nothing reaches the database
 def test_a_body_over_the_limit_is_refused_and_one_within_is_kept_in_memory(open_site: OpenSite):
     site = open_site()
     visitor = Remote(site.nginx)
@@ -258,7 +257,6 @@ def test_a_body_over_the_limit_is_refused_and_one_within_is_kept_in_memory(open_
     assert visitor.get("/login/").status == 200
 
 
-@on_sqlite  # nothing reaches the database
 def test_slow_clients_do_not_hold_up_others(open_site: OpenSite):
     site = open_site()
     head = f"POST /password-reset/ HTTP/1.1\r\nHost: {NAME}\r\nContent-Length: 1000\r\n\r\nemail="
