@@ -106,8 +106,10 @@ def last_runs() -> dict[str, Any]:
 
 
 def state(part: Part) -> str:
-    """Return a hash of all the code, of the tests that have to notice, and of how they are chosen."""
-    files = sorted([*(ROOT / "pwreset").rglob("*.py"), *(ROOT / "tests" / test for test in part.tests)])
+    """Return a hash of code and pages, of tests that have to notice, of what they share, and how they are chosen."""
+    code = [*(ROOT / "pwreset").rglob("*.py"), *(ROOT / "templates").rglob("*.*")]
+    shared = [path for path in (ROOT / "tests").rglob("*.py") if not path.name.startswith("test_")]
+    files = sorted([*code, *shared, *(ROOT / "tests" / test for test in part.tests)])
     return sha256(b"\0".join([*(file.read_bytes() for file in files), part.chosen.encode()])).hexdigest()
 
 

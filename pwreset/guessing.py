@@ -119,7 +119,7 @@ def _may_try(now: datetime) -> ColumnElement[bool]:
 
 def _one_more(now: datetime) -> dict[str, object]:
     long_ago = LoginFailures.failed_at < now - KEPT
-    waits, failures = [(long_ago, _moment(None))], 1
+    waits, failures = [(long_ago, _moment(None))], 1  # a first failure, as in `_count`
     while wait_after(failures) < timedelta(seconds=current_app.config["LOGIN_LONGEST_WAIT"]):
         failures += 1
         waits.append((LoginFailures.failures == failures - 1, _moment(_wait_until(now, failures))))

@@ -61,7 +61,7 @@ def test_a_run_is_judged_again_as_long_as_neither_code_nor_tests_have_changed(tm
     part, other = (Part("outbox", [f"{name}.py"], ["test_rows.py"], "") for name in ("rows", "mail"))
     (tmp_path / "tests").mkdir()
     test = tmp_path / "tests" / "test_rows.py"
-    test.write_text("assert True")
+    test.write_text("before = 1")
     monkeypatch.setattr(mutants, "ROOT", tmp_path)
     monkeypatch.setattr(mutants, "LAST", tmp_path / "last.json")
     monkeypatch.setattr(mutants, "outcomes", lambda part: [Outcome(part.modules[0], "a", "killed")])
@@ -69,7 +69,11 @@ def test_a_run_is_judged_again_as_long_as_neither_code_nor_tests_have_changed(tm
     run(other)
     found = run(part)
     assert (last_outcomes(part), last_outcomes(other)) == (found, [Outcome("mail.py", "a", "killed")])
-    test.write_text("assert False")
+    test.write_text("after = 1")
+    assert last_outcomes(part) is None
+    found = run(part)
+    assert last_outcomes(part) == found
+    (tmp_path / "tests" / "conftest.py").write_text("")
     assert last_outcomes(part) is None
 
 

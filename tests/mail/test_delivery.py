@@ -41,6 +41,14 @@ def switch_off(app: Flask, user_id: int) -> None:
         db.session.commit()
 
 
+def ask_every(pause: timedelta, times: int, app: Flask, clock: time_machine.Traveller, kind: str = RESET) -> None:
+    """Ask and deliver so many times."""
+    for _ in range(times):
+        ask(app, kind=kind)
+        deliver(app)
+        clock.shift(pause)
+
+
 def subjects(post_room: PostRoom) -> list[str]:
     return [str(mail["Subject"]) for mail in post_room.mails()]
 
@@ -155,10 +163,7 @@ def test_an_account_is_mailed_once_a_minute(
 def test_an_account_is_mailed_five_times_an_hour(
     app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
 ) -> None:
-    for _ in range(5):
-        ask(app, kind=RESET)
-        deliver(app)
-        clock.shift(timedelta(minutes=2))
+    ask_every(timedelta(minutes=2), 5, app, clock)
     ask(app, kind=RESET)
     deliver(app)
     assert len(post_room.mails()) == 5
@@ -174,10 +179,7 @@ def test_an_account_is_mailed_five_times_an_hour(
 def test_links_that_died_of_age_are_not_waited_for(make_app: MakeApp, clock: time_machine.Traveller) -> None:
     app = make_app(PASSWORD_RESET_TIMEOUT="900")
     add_user(app, "alice@example.com", PASSWORD)
-    for _ in range(6):
-        ask(app, kind=RESET)
-        deliver(app)
-        clock.shift(timedelta(minutes=2))
+    ask_every(timedelta(minutes=2), 6, app, clock)
     assert rows(app)[0].run_after == NOW + timedelta(minutes=15)
     clock.move_to(NOW + timedelta(minutes=15))
     deliver(app)
@@ -188,20 +190,14 @@ def test_invitations_that_live_on_are_waited_for_though_resets_have_died(
     make_app: MakeApp, clock: time_machine.Traveller
 ) -> None:
     app = make_app(PASSWORD_RESET_TIMEOUT="900")
-    for _ in range(6):
-        ask(app, kind="register")
-        deliver(app)
-        clock.shift(timedelta(minutes=2))
+    ask_every(timedelta(minutes=2), 6, app, clock, kind="register")
     assert rows(app)[0].run_after == NOW + timedelta(hours=1)
 
 
 def test_mails_of_the_last_minute_are_of_the_hour_too(make_app: MakeApp, clock: time_machine.Traveller) -> None:
     app = make_app(EMAIL_INTERVAL="2", EMAIL_TIMEOUT="1", EMAIL_DEADLINE="1")
     add_user(app, "alice@example.com", PASSWORD)
-    for _ in range(6):
-        ask(app, kind=RESET)
-        deliver(app)
-        clock.shift(3)
+    ask_every(timedelta(seconds=3), 6, app, clock)
     assert rows(app)[0].run_after == NOW + timedelta(hours=1)
 
 
@@ -227,10 +223,7 @@ def test_two_requests_within_an_interval_that_was_set_are_two_turns(
 ) -> None:
     app = make_app(EMAIL_INTERVAL="120")
     add_user(app, "alice@example.com", PASSWORD)
-    for _ in range(2):
-        ask(app, kind=RESET)
-        deliver(app)
-        clock.shift(90)
+    ask_every(timedelta(seconds=90), 2, app, clock)
     assert rows(app)[0].run_after == NOW + timedelta(seconds=120)
 
 
@@ -239,10 +232,7 @@ def test_mails_whose_links_have_ended_do_not_count_towards_the_accounts_hour(
     whose: str, mails: int, app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
 ) -> None:
     ids = {"alice@example.com": alice, "bob@example.com": add_user(app, "bob@example.com", PASSWORD)}
-    for _ in range(5):
-        ask(app, kind=RESET)
-        deliver(app)
-        clock.shift(timedelta(minutes=2))
+    ask_every(timedelta(minutes=2), 5, app, clock)
     with app.app_context():
         events.record(Kind.COMPLETED, ids[whose])
         db.session.commit()
@@ -274,10 +264,7 @@ def test_one_account_s_turns_do_not_hold_up_another(app: Flask, post_room: PostR
 def test_later_requests_merge_into_the_oldest_that_waits(
     app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
 ) -> None:
-    for _ in range(5):
-        ask(app, kind=RESET)
-        deliver(app)
-        clock.shift(1)
+    ask_every(timedelta(seconds=1), 5, app, clock)
     assert len(post_room.mails()) == 1
     [waiting] = rows(app)
     assert (waiting.id, waiting.created_at) == (2, NOW + timedelta(seconds=4))
