@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from playwright.sync_api import BrowserContext, ConsoleMessage, Request, expect
+from playwright.sync_api import BrowserContext, BrowserType, ConsoleMessage, Page, Request, expect
 
 from tests.browser.site import CHROMIUM, LAUNCH, Site, running
 from tests.databases import Database, Server, SQLite
@@ -90,6 +90,20 @@ def new_context(new_context: NewContext, site: Site, complaints: list[str]) -> I
 
     yield watched
     assert complaints == []
+
+
+@pytest.fixture
+def keeping_page(browser_type: BrowserType, site: Site) -> Iterator[Page]:
+    """Return a page of a browser that keeps pages whole for its back button, as people's do and Playwright's does not.
+
+    Where the page it went back to was kept, `kept` in it is true. Playwright's own `go_back` knows no such page.
+    """
+    options = {**LAUNCH, "ignore_default_args": ["--disable-back-forward-cache"]}
+    with browser_type.launch(**options) as browser:
+        page = browser.new_page(base_url=site.url)
+        page.set_default_timeout(PATIENCE)
+        page.add_init_script("addEventListener('pageshow', event => { window.kept = event.persisted; })")
+        yield page
 
 
 @pytest.fixture

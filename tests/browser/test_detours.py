@@ -1,5 +1,6 @@
 """What people do that no diagram shows: the back button, two tabs, a form left open, a double click."""
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.browser.walk import (
@@ -161,6 +162,29 @@ def test_the_back_button_after_logging_out_shows_nothing_of_the_account(page, si
     page.go_back()
     page.go_back()
     expect(page).to_have_url(f"{site.url}/login/?next=%2Faccount%2F")
+
+
+def go_back_whole(page):
+    """Press the back button, and return whether the browser had kept that page whole."""
+    page.evaluate("window.left = true; setTimeout(() => history.back())")
+    page.wait_for_function("window.left !== true && window.kept !== undefined")
+    return page.evaluate("window.kept")
+
+
+@pytest.mark.parametrize("last_page", ["/logout/", "/account/"])
+def test_a_browser_that_keeps_pages_whole_drops_those_of_a_session_that_ended(keeping_page, site, address, last_page):
+    """ASVS 5.0, 14.3.1. Chromium keeps pages with `no-store` too, and drops them when a cookie changes."""
+    page = keeping_page
+    site.add_user(address)
+    log_in(page, address)
+    page.goto("/password-change/")
+    assert go_back_whole(page), "the browser keeps no page: this shows nothing"
+    expect(page.get_by_role("main")).to_contain_text(address)
+    page.goto(last_page)
+    submit(page)
+    for _ in range(2):
+        assert not go_back_whole(page)
+        expect(page.get_by_role("main")).not_to_contain_text(address)
 
 
 def test_the_reset_of_one_account_signs_out_another_one_in_the_same_browser(page, site, address):
