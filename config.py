@@ -83,6 +83,7 @@ SETTINGS = {
     "PASSWORD_MIN_LENGTH": Setting(int, "15", 8, 128),
     "REGISTRATION_OPEN": Setting(bool, "true"),
     "SESSION_LIFETIME_DAYS": Setting(int, "14", 1, 400),
+    "SESSION_MAXIMUM_DAYS": Setting(int, None, 1, 400),
     "OUTBOX_POLL_SECONDS": Setting(float, "1", 0.05, 60),
     "OUTBOX_LEASE_SECONDS": Setting(float, "60", 1, 3600),
     "OUTBOX_WORKER": Setting(str, "thread"),
@@ -155,6 +156,7 @@ def read(environ: Mapping[str, str]) -> dict[str, Any]:
         _check_mail,
         _check_outbox,
         _check_waits,
+        _check_sessions,
         _check_logs,
         _check_key_has_one_use,
     ):
@@ -445,6 +447,11 @@ def _check_outbox(settings: dict[str, Any], _given: dict[str, str], problems: li
 def _check_waits(settings: dict[str, Any], _given: dict[str, str], problems: list[str]) -> None:
     if settings["LOGIN_FIRST_WAIT"] > settings["LOGIN_LONGEST_WAIT"]:
         problems.append("LOGIN_FIRST_WAIT must not exceed LOGIN_LONGEST_WAIT; lower it, or raise LOGIN_LONGEST_WAIT.")
+
+
+def _check_sessions(settings: dict[str, Any], _given: dict[str, str], _problems: list[str]) -> None:
+    if settings["SESSION_MAXIMUM_DAYS"] is None:  # NIST SP 800-63B-4, 2.1.3, unless a team asks for longer ones
+        settings["SESSION_MAXIMUM_DAYS"] = max(30, settings["SESSION_LIFETIME_DAYS"])
 
 
 def _check_logs(settings: dict[str, Any], _given: dict[str, str], problems: list[str]) -> None:

@@ -2,8 +2,8 @@
 
 Decides that a session is good for one stamp of its account only, and until it is logged out: what is in a cookie can't
 be taken back, so the ids of sessions that ended are kept. Nor is the age of its signature the session's: Flask signs it
-anew for whoever comes with it, so a session says itself when it was last alive. "Remember me" is a permanent session
-and not Flask-Login's own cookie, which would not honour SECRET_KEY_FALLBACKS.
+anew for whoever comes with it, so a session says itself when it began and when it was last alive. "Remember me" is a
+permanent session and not Flask-Login's own cookie, which would not honour SECRET_KEY_FALLBACKS.
 """
 
 import secrets
@@ -20,7 +20,7 @@ from pwreset.database import INSERT
 from pwreset.extensions import db
 from pwreset.models import EndedSession, User
 
-SESSION_ID, SEEN_AT = "_session_id", "_seen_at"
+SESSION_ID, BEGAN_AT, SEEN_AT = "_session_id", "_began_at", "_seen_at"
 RENEWED_AFTER = 60  # seconds
 
 
@@ -36,13 +36,18 @@ def init_app(login_manager: LoginManager) -> None:
 def load_user(session_id: str) -> User | None:
     """Return the account of a session, or None where it ended: logged out, too old, another stamp, deactivated."""
     now, last = int(utcnow().timestamp()), session.get(SEEN_AT, 0)
-    too_old = now - last > current_app.config["SESSION_LIFETIME_DAYS"] * 86400
-    if too_old or db.session.get(EndedSession, session.get(SESSION_ID, "")) is not None:
+    if _is_too_old(now) or db.session.get(EndedSession, session.get(SESSION_ID, "")) is not None:
         return None
     user = _account_of(session_id)
     if user is not None and session.permanent and now - last > RENEWED_AFTER:
         session[SEEN_AT] = now
     return user
+
+
+def _is_too_old(now: int) -> bool:
+    """Whether nobody came for too long, or who came on and on has to show the password again (ASVS 5.0, 7.3.2)."""
+    lives = {SEEN_AT: "SESSION_LIFETIME_DAYS", BEGAN_AT: "SESSION_MAXIMUM_DAYS"}
+    return any(now - session.get(since, 0) > current_app.config[days] * 86400 for since, days in lives.items())
 
 
 def _account_of(session_id: str) -> User | None:
@@ -65,7 +70,8 @@ def sign_in(session_id: str, *, remember: bool) -> None:
     user = _account_of(session_id)
     if user is not None:
         login_user(user)
-        session[SESSION_ID], session[SEEN_AT] = secrets.token_urlsafe(18), int(utcnow().timestamp())
+        session[SESSION_ID] = secrets.token_urlsafe(18)
+        session[BEGAN_AT] = session[SEEN_AT] = int(utcnow().timestamp())
         session.permanent = remember
 
 

@@ -46,6 +46,7 @@ DEFAULTS = {
     "PASSWORD_MIN_LENGTH": 15,
     "REGISTRATION_OPEN": True,
     "SESSION_LIFETIME_DAYS": 14,
+    "SESSION_MAXIMUM_DAYS": 30,
     "OUTBOX_POLL_SECONDS": 1.0,
     "OUTBOX_LEASE_SECONDS": 60.0,
     "OUTBOX_WORKER": "thread",
@@ -111,6 +112,7 @@ def test_settings_of_other_programs_are_not_read() -> None:
         ("INVITE_TIMEOUT", "604800", 604800),
         ("PASSWORD_MIN_LENGTH", "8", 8),
         ("SESSION_LIFETIME_DAYS", "1", 1),
+        ("SESSION_MAXIMUM_DAYS", "7", 7),
         ("OUTBOX_POLL_SECONDS", "0.05", 0.05),
         ("OUTBOX_LEASE_SECONDS", "90", 90.0),
         ("OUTBOX_WORKER", "none", "none"),
@@ -185,6 +187,7 @@ def test_every_problem_is_listed_at_once() -> None:
         "PASSWORD_MIN_LENGTH": "7",
         "REGISTRATION_OPEN": "maybe",
         "SESSION_LIFETIME_DAYS": "0",
+        "SESSION_MAXIMUM_DAYS": "401",
         "OUTBOX_POLL_SECONDS": "0",
         "OUTBOX_LEASE_SECONDS": "0",
         "OUTBOX_WORKER": "many",
@@ -200,6 +203,11 @@ def test_each_problem_has_a_line_of_its_own_in_the_message() -> None:
         config.read({"REGISTRATION_OPEN": "x", "OUTBOX_WORKER": "y"})
     lines = str(caught.value).splitlines()
     assert [line[:6] for line in lines[1:]] == ["  - RE", "  - OU"]
+
+
+@pytest.mark.parametrize(("lifetime", "maximum"), [("14", 30), ("30", 30), ("90", 90)])
+def test_a_session_lives_a_month_at_most_unless_it_is_to_live_longer(lifetime: str, maximum: int) -> None:
+    assert config.read({"SESSION_LIFETIME_DAYS": lifetime})["SESSION_MAXIMUM_DAYS"] == maximum
 
 
 # --- mail

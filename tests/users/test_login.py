@@ -25,7 +25,7 @@ from pwreset.passwords import make_password
 from tests.conftest import NEW_PASSWORD, PASSWORD, MakeApp, Visitor, add_user, csrf_token
 
 COOKIE = "pwreset_session"
-FRESH_SESSION = {"_user_id", "_fresh", "_id", "_permanent", "_session_id", "_seen_at"}
+FRESH_SESSION = {"_user_id", "_fresh", "_id", "_permanent", "_session_id", "_began_at", "_seen_at"}
 CHEAP = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
 
 
@@ -239,9 +239,28 @@ def test_a_remembered_session_lives_as_long_as_it_is_used(
 ) -> None:
     visitor.log_in(remember="y")
     now = datetime.now(UTC)
-    for days in (10, 20, 30):
+    for days in (10, 20, 29):
         time_machine.move_to(now + timedelta(days=days))
         assert visitor.is_signed_in()
+
+
+@pytest.mark.parametrize(("settings", "days"), [({}, 30), ({"SESSION_MAXIMUM_DAYS": 7}, 7)])
+def test_a_session_ends_after_thirty_days_however_often_it_is_used(
+    make_app: MakeApp, time_machine, settings: dict[str, int], days: int
+) -> None:
+    """ASVS 5.0, 7.3.2; NIST SP 800-63B-4, 2.1.3. The setting is another end."""
+    app = make_app(**settings)
+    add_user(app, "alice@example.com", PASSWORD)
+    visitor = Visitor(app)
+    visitor.log_in(remember="y")
+    now = datetime.now(UTC)
+    for day in range(1, days):
+        time_machine.move_to(now + timedelta(days=day))
+        assert visitor.is_signed_in()
+    time_machine.move_to(now + timedelta(days=days, seconds=2))
+    assert not visitor.is_signed_in()
+    visitor.log_in(remember="y")
+    assert visitor.is_signed_in()
 
 
 def test_a_session_may_be_logged_out_twice(app: Flask, alice: int, visitor: Visitor) -> None:
