@@ -7,6 +7,7 @@ are on: visitors come from addresses of their own, as behind a proxy.
 
 import argparse
 import asyncio
+import re
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -35,6 +36,11 @@ COUNTS = {
     "events": "SELECT kind, count(*) FROM security_events GROUP BY kind",
     "waiting": "SELECT kind, count(*) FROM outbox GROUP BY kind",
 }
+# What tells why something is left; no address.
+LEFT = """SELECT format('%s, asked for %s s ago, due in %s s, leased: %s, attempts: %s, %s', kind,
+    round(extract(epoch FROM now() - created_at)), round(extract(epoch FROM run_after - now())), leased, attempts,
+    coalesce(failure, 'no failure')) FROM outbox ORDER BY id LIMIT 10"""
+WARNINGS = re.compile(r"^.*(?:WARNING|ERROR|CRITICAL|Traceback).*$", re.MULTILINE)
 
 
 @dataclass
@@ -51,6 +57,7 @@ class Run:
     processors: Counter[str] = field(default_factory=Counter)  # seconds in the measured part, by what used them
     events: dict[str, int] = field(default_factory=dict)
     waiting: dict[str, int] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)  # a sentence for each row, and what the processes warned of
 
 
 def main() -> None:
@@ -115,7 +122,15 @@ async def _traffic(minutes: float, seed: int, servers: list[Server], sink: Sink,
     collecting.cancel()
     await town.post.look()
     run.events, run.waiting = (_counted(database, query) for query in COUNTS.values())
+    if run.waiting:
+        run.left = _left(database, servers)
     return run
+
+
+def _left(database: str, servers: list[Server]) -> list[str]:
+    with psycopg.connect(database) as connection:
+        rows = [row for (row,) in connection.execute(LEFT)]
+    return rows + [line for server in servers for line in WARNINGS.findall(server.log())][-20:]
 
 
 async def _watch(run: Run, pace: Pace, servers: list[Server], sink: Sink) -> None:

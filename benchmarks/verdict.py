@@ -65,6 +65,8 @@ def _write_books(run: "Run", report: Report) -> None:
     forgotten = run.books.addresses - run.post.recipients
     report.hold("addresses that are owed a mail and got none", len(forgotten), below=1)
     report.hold("left in the outbox", sum(run.waiting.values()), below=1)
+    for sentence in run.left:
+        report.say(f"  - {sentence}")
     report.hold("duplicates", sum(run.post.copies.values()) - mails, below=1)
     notices = accepted[NOTICE]
     report.hold(

@@ -11,7 +11,7 @@ from benchmarks import verdict
 from benchmarks.load import Run
 from benchmarks.pace import AIM, _change, percentile
 from benchmarks.report import Report
-from benchmarks.visits import KNOWN_ADDRESS, NOTICE, REGISTRATION, UNKNOWN_ADDRESS, Books
+from benchmarks.visits import KNOWN, KNOWN_ADDRESS, NOTICE, REGISTRATION, UNKNOWN_ADDRESS, Books, Town, addresses
 
 MIB = 1024 * 1024
 
@@ -100,6 +100,20 @@ def test_a_run_in_which_one_thing_went_wrong_misses_that_bound(happened: Any, no
     missed = missed_by(run)
     assert len(missed) == 1
     assert missed[0].startswith(noticed) or noticed in missed[0]
+
+
+def test_what_is_left_is_told_about(capsys: pytest.CaptureFixture[str]) -> None:
+    run = good_run()
+    run.waiting, run.left = {"register": 1}, ["register, asked for 200 s ago, due in 40 s"]
+    missed_by(run)
+    assert "  - register, asked for 200 s ago, due in 40 s\n" in capsys.readouterr().out
+
+
+def test_nobody_is_asked_for_again_before_all_had_their_turn() -> None:
+    """A sixth mail within the hour would wait for its end."""
+    town = Town(SimpleNamespace(), SimpleNamespace(), 1)  # type: ignore[arg-type]
+    asked = [town.somebody() for _ in range(KNOWN)]
+    assert set(asked) == {address for address in addresses() if address.startswith("known.")}
 
 
 def test_what_ended_before_or_after_the_measured_part_does_not_count() -> None:
