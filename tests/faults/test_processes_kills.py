@@ -24,6 +24,7 @@ from tests.smtp.servers import ScriptedServer, drip
 
 KILLS, SEED = {"postgresql": 200, "sqlite": 50}, 20261123
 LONGEST_PAUSE = 0.5  # seconds from one kill to the next
+SOON = 3.0  # seconds: who asks may wait for a process to start, and for less than a mail server may keep silent
 SETTINGS = {"WEB_CONCURRENCY": 4, "OUTBOX_LEASE_SECONDS": 6, "EMAIL_DEADLINE": 5, "EMAIL_TIMEOUT": 4}
 NO_ANSWER = OSError, HTTPException
 ASKERS = 4
@@ -155,6 +156,7 @@ def test_kills_of_random_processes_under_traffic_lose_nothing(
     kills = KILLS[engine]
     mail.behave({"DOT": drip(0.02)})  # 0.3 s for each mail, so that many are hit in mid-send
     site = open_site(mail, (), **SETTINGS)
+    site.soon = SOON
     # Two cores start processes all the time here; those that only send leave people their turn.
     servers = [site.start(Gunicorn, "--preload"), *(site.start(OutboxRun, prefix=["nice"]) for _ in range(2))]
     accounts = [f"somebody-{number:04}@example.com" for number in range(4000)]
