@@ -167,7 +167,7 @@ async def asks_for_an_unknown_address(visitor: Visitor) -> None:
 
 
 async def asks_twice(visitor: Visitor) -> None:
-    """Send the form of the page after it too: the second row is put off, or merges."""
+    """Send the form of the page after it too: the second row is put off by a minute."""
     address = visitor.town.somebody()
     page = await _ask(visitor, address, KNOWN_ADDRESS)
     answer = await visitor.submit(page, "reset or register", to="/password-reset/", email=address)

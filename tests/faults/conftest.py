@@ -15,8 +15,7 @@ from tests.processes.servers import Gunicorn, Server
 from tests.smtp.servers import Authority, ScriptedServer
 
 OpenSite = Callable[..., Site]
-LATE = pytest.StashKey[list[str]]()
-TRIES = 3
+LATE = pytest.StashKey[str]()
 
 
 @pytest.fixture
@@ -54,8 +53,8 @@ def open_site(database: Database, tmp_path: Path, request: pytest.FixtureRequest
     sites: list[Site] = []
 
     def put_down(columns: dict[str, Any]) -> None:
-        if late := request.node.stash.get(LATE, []):
-            columns["slowest"] += f" (before: {', '.join(late)})"
+        if LATE in request.node.stash:
+            columns["slowest"] += f" (first try: {request.node.stash[LATE]})"
         request.node.user_properties.append((FAULT, {"place": place_of(request.node), **columns}))
 
     def open_site(mail: ScriptedServer, servers: tuple[type[Server], ...] = (Gunicorn,), **settings: object) -> Site:
@@ -77,14 +76,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Run a fault, and again, twice at most, where nothing but its POSTs came late: the table tells of all tries."""
+    """Run a fault, and once more where nothing but its POSTs came late: the table tells of both tries."""
     if "open_site" not in getattr(item, "fixturenames", ()):
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for number in range(TRIES):
+    reports = runtestprotocol(item, log=False, nextitem=nextitem)
+    if LATE in item.stash:
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
-        if len(item.stash.get(LATE, [])) == number:  # it came late before, and not this time
-            break
     for report in reports:
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
@@ -97,7 +95,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
     try:
         yield
     except Late as late:
-        item.stash.setdefault(LATE, []).append(str(late))
+        item.stash[LATE] = str(late)
         raise
     told = any(name == FAULT for name, _ in item.user_properties)
     assert told or "open_site" not in getattr(item, "fixturenames", ()), "the test ended without `check`"

@@ -24,7 +24,7 @@ from tests.smtp.servers import ScriptedServer, drip
 
 KILLS, SEED = {"postgresql": 200, "sqlite": 50}, 20261123
 LONGEST_PAUSE = 0.5  # seconds from one kill to the next
-SOON = 3.0  # seconds: who asks may wait for a process to start, and for less than a mail server may keep silent
+SOON_ON_CI = 3.0  # seconds: a machine may be slow to start processes; who waits for a mail server waits for longer
 SETTINGS = {"WEB_CONCURRENCY": 4, "OUTBOX_LEASE_SECONDS": 6, "EMAIL_DEADLINE": 5, "EMAIL_TIMEOUT": 4}
 NO_ANSWER = OSError, HTTPException
 ASKERS = 4
@@ -156,7 +156,8 @@ def test_kills_of_random_processes_under_traffic_lose_nothing(
     kills = KILLS[engine]
     mail.behave({"DOT": drip(0.02)})  # 0.3 s for each mail, so that many are hit in mid-send
     site = open_site(mail, (), **SETTINGS)
-    site.soon = SOON
+    if os.environ.get("CI") == "true":
+        site.soon = SOON_ON_CI
     # Two cores start processes all the time here; those that only send leave people their turn.
     servers = [site.start(Gunicorn, "--preload"), *(site.start(OutboxRun, prefix=["nice"]) for _ in range(2))]
     accounts = [f"somebody-{number:04}@example.com" for number in range(4000)]
@@ -168,7 +169,7 @@ def test_kills_of_random_processes_under_traffic_lose_nothing(
         while killed.total() < kills:
             time.sleep(chance.uniform(0, LONGEST_PAUSE))
             # Where processes start slowly, kills wait for people: else nobody would be answered between them.
-            until(lambda: len(site.people.answers) >= killed.total() / 2, "answers between the kills")
+            until(lambda: len(site.people.answers) > (killed.total() + 1) / 2, "answers between the kills")
             pid, server = chance.choice(until(supervisor.processes, "a process"))
             with suppress(ProcessLookupError):  # it has just ended by itself
                 in_a_send += kill(pid, server, mail.port)
@@ -178,6 +179,7 @@ def test_kills_of_random_processes_under_traffic_lose_nothing(
     until(lambda: len(servers[0].processes()) == len(site.servers[servers[0]]), "all of gunicorn's processes")
     site.remember_processes()
     assert in_a_send, "no kill hit a send: this run shows nothing"
+    assert len(site.people.answers) > kills / 2, "hardly anybody was answered: this run shows nothing"
     mail.behave()
     site.mended()
     site.settle(2 * PATIENCE)
