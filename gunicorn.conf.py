@@ -17,7 +17,7 @@ if "wsgi" not in sys.modules:  # with --preload the application stays the old on
 
 from config import ConfigError, load
 from pwreset.logs import JSONFormatter
-from pwreset.serving import LOCAL_ONLY, start_under_gunicorn
+from pwreset.startup import LOCAL_ONLY, start_under_gunicorn
 
 wsgi_app = "wsgi:app"
 worker_class = "gthread"

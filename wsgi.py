@@ -4,7 +4,7 @@ import click
 
 from config import ConfigError
 from pwreset import create_app
-from pwreset.serving import refuse, serve_in_public
+from pwreset.startup import refuse, serve_in_public
 
 try:
     app = create_app()

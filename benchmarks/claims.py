@@ -19,11 +19,11 @@ from sqlalchemy import delete, event, text, update
 
 from benchmarks.report import Report, tidy_up_on_sigterm
 from benchmarks.stores import STORES, Store, add_requests, application, own_folder
+from pwreset import outbox
 from pwreset.clock import utcnow
-from pwreset.counters import Counted
 from pwreset.extensions import db
-from pwreset.mail import outbox
 from pwreset.models import OutboxMessage
+from pwreset.monitoring.counters import Counted
 
 FEW, MANY, DRAINED = 100, 100_000, 20_000
 ROUNDS, AT_A_TIME = 10, 50

@@ -14,7 +14,7 @@ from sqlalchemy import func, select, update
 
 from benchmarks.stores import add_users
 from benchmarks.visits import PASSWORD
-from pwreset import guessing
+from pwreset.accounts import login_throttle
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import User
@@ -54,7 +54,7 @@ def let_wait(asked: Iterable[Question]) -> None:
     """Let logins fail until each network has to wait a quarter of an hour; the application has WAITS for settings."""
     for address, network in asked:
         for _ in range(2):
-            guessing.count_try(address, network)
+            login_throttle.count_attempt(address, network)
 
 
 def _add_accounts(sort: Sort, addresses: Iterable[str]) -> None:

@@ -23,9 +23,9 @@ from benchmarks.report import Report, tidy_up_on_sigterm
 from benchmarks.sink import Sink
 from benchmarks.stores import STORES, add_requests, add_users, application, own_folder, postgresql
 from pwreset.extensions import db, mail
-from pwreset.mail import messages
-from pwreset.mail.delivery import deliver_pending
 from pwreset.models import OutboxMessage, SecurityEvent, User
+from pwreset.outbox import emails
+from pwreset.outbox.delivery import deliver_pending
 from pwreset.passwords import make_password
 
 REPEATS = 5
@@ -119,7 +119,7 @@ def _kept_connection(app: Flask) -> Contender:
             start = time.perf_counter()
             with mail.connect() as connection:
                 for address in _addresses(count):
-                    connection.send(messages.Message(subject=subject, recipients=[address], body=body, html=html))
+                    connection.send(emails.Message(subject=subject, recipients=[address], body=body, html=html))
             return time.perf_counter() - start
 
     return deliver
@@ -146,9 +146,9 @@ def _texts() -> tuple[str, str, str]:
     """Return subject and parts of a reset mail, as the worker writes it."""
     add_requests(_addresses(1))
     row = db.session.scalars(select(OutboxMessage)).one()
-    letter = messages.letter_for(row)
+    letter = emails.draft_for(row)
     assert letter
-    written = messages.write(row, letter)
+    written = emails.write(row, letter)
     db.session.delete(row)
     db.session.commit()
     return written.subject, str(written.body), str(written.html)
@@ -156,7 +156,7 @@ def _texts() -> tuple[str, str, str]:
 
 def _forget_earlier_mail() -> None:
     """Let everybody be mailed again at once."""
-    db.session.execute(update(User).values(mailed_at=None))
+    db.session.execute(update(User).values(cooldown_started_at=None))
     db.session.execute(delete(SecurityEvent))
     db.session.commit()
 

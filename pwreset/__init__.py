@@ -10,24 +10,13 @@ from flask import Flask
 from flask_login import current_user
 
 import config as settings
-from pwreset import (
-    commands,
-    database,
-    errors,
-    health,
-    limited,
-    login,
-    metrics,
-    password_reset,
-    redaction,
-    security,
-    serving,
-    users,
-)
+from pwreset import commands, database, logs, password_reset, startup, users
+from pwreset.accounts import sessions
+from pwreset.accounts.tokens import PasswordResetTokenGenerator
 from pwreset.extensions import csrf, db, limiter, login_manager, migrate
 from pwreset.extensions import mail as mail_extension  # plain `mail` would hide the package of that name
-from pwreset.mail import pages as mailbox
-from pwreset.password_reset.tokens import PasswordResetTokenGenerator
+from pwreset.monitoring import health, metrics, rejected_requests
+from pwreset.web import errors, mailbox, security
 
 MAIL_COUNTERPARTS = {
     "MAIL_SERVER": "EMAIL_HOST",
@@ -53,7 +42,7 @@ def create_app(
     Raises:
         config.ConfigError: naming every setting that is missing or wrong.
     """
-    redaction.install()
+    logs.install()
     app = _configured(config)
     app.extensions["pwreset_token_generator"] = token_generator
     security.init_app(app)
@@ -61,7 +50,7 @@ def create_app(
     _describe_to_templates(app)
     for module in (users, password_reset, mailbox, health, metrics):
         app.register_blueprint(module.bp)
-    for part in (limited, errors, commands, serving):
+    for part in (rejected_requests, errors, commands, startup):
         part.init_app(app)
     return app
 
@@ -120,7 +109,7 @@ def _bind_extensions(app: Flask) -> None:
     migrate.init_app(app, db, directory=str(settings.ROOT / "migrations"))
     # Its context processor would ask the database on error pages too, which must work without one.
     login_manager.init_app(app, add_context_processor=False)
-    login.init_app(login_manager)
+    sessions.init_app(login_manager)
 
 
 def _describe_to_templates(app: Flask) -> None:

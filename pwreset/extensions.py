@@ -8,10 +8,10 @@ from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
 from flask_wtf.csrf import CSRFProtect
 
-from pwreset.client import current_network
 from pwreset.database import Base
 from pwreset.mail.smtp import VerifyingMail
 from pwreset.rate_limits import PerAppLimiter
+from pwreset.request_info import current_network
 
 db = SQLAlchemy(model_class=Base)
 migrate = Migrate(render_as_batch=True)

@@ -22,8 +22,8 @@ from pwreset.passwords import check_password, is_password_usable
 SQLITE_NEVER_REUSES_IDS = {"sqlite_autoincrement": True}  # or a purged account's link could open a newer account
 
 
-def new_stamp() -> str:
-    """Return 192 random bits for `User.stamp`."""
+def new_security_stamp() -> str:
+    """Return 192 random bits for `User.security_stamp`."""
     return secrets.token_urlsafe(24)
 
 
@@ -44,15 +44,15 @@ class User(UserMixin, db.Model):  # type: ignore[name-defined]
     email: Mapped[str] = mapped_column(String(320))
     email_key: Mapped[str] = mapped_column(String(640), unique=True)
     password_hash: Mapped[str] = mapped_column(String(255))
-    stamp: Mapped[str] = mapped_column(String(64), default=new_stamp)
+    security_stamp: Mapped[str] = mapped_column("stamp", String(64), default=new_security_stamp)
     is_active: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
     last_login: Mapped[datetime | None] = mapped_column(UTCDateTime)
-    mailed_at: Mapped[datetime | None] = mapped_column(UTCDateTime)
+    cooldown_started_at: Mapped[datetime | None] = mapped_column("mailed_at", UTCDateTime)
 
     def get_id(self) -> str:
         """Return what Flask-Login keeps in the session: `<id>.<stamp>`, dead once the stamp changes."""
-        return f"{self.id}.{self.stamp}"
+        return f"{self.id}.{self.security_stamp}"
 
     def check_password(self, password: str) -> bool:
         """Whether this is the account's password; takes one hash's time either way."""
@@ -133,7 +133,7 @@ class LoginFailures(db.Model):  # type: ignore[name-defined]
     wait_until: Mapped[datetime | None] = mapped_column(UTCDateTime)
 
 
-class EndedSession(db.Model):  # type: ignore[name-defined]
+class RevokedSession(db.Model):  # type: ignore[name-defined]
     """A session that was logged out: its cookie is signed for days to come, and may have been copied."""
 
     __tablename__ = "ended_sessions"

@@ -18,8 +18,7 @@ from flask_limiter import Limiter
 from limits.storage import MemoryStorage, RedisStorage
 from limits.strategies import RateLimiter
 
-from pwreset.clock import Every
-from pwreset.deadline import within
+from pwreset.clock import at_most_every, call_with_timeout
 
 DEADLINE = 0.5  # seconds that a request waits for Redis, whatever Redis, its host or its name server do
 PAUSE = 1.0  # seconds between two looks whether Redis is back; longer than a request that is still waiting
@@ -74,7 +73,7 @@ class ProcessStorage(MemoryStorage):
 
     def __init__(self, uri: str | None = None) -> None:
         super().__init__(uri)
-        self._counting, self._time_to_forget = threading.Lock(), Every(60)
+        self._counting, self._time_to_forget = threading.Lock(), at_most_every(60)
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Count a request, and return whether it is within the limit."""
@@ -116,7 +115,7 @@ class SharedStorage(ProcessStorage):
         if self._away:
             return None
         try:
-            return within(DEADLINE, question)
+            return call_with_timeout(DEADLINE, question)
         except Exception as error:  # noqa: BLE001 (whatever it is, the visitor's request goes on)
             self._leave(type(error).__name__)
             return None

@@ -22,9 +22,9 @@ os.environ["FLASK_SKIP_DOTENV"] = "1"  # the developer's own settings must not r
 
 from pwreset import accounts, create_app
 from pwreset.extensions import db
-from pwreset.mail.delivery import deliver_pending
 from pwreset.mail.mailbox import kept_mails
 from pwreset.models import OutboxMessage, User
+from pwreset.outbox.delivery import deliver_pending
 from tests.databases import NO_SERVER, Database, PostgreSQL, Reused, Server, SQLite
 
 PASSWORD = "seven green lanterns drift"
@@ -119,7 +119,9 @@ def make_app(database: Database, tmp_path: Path) -> Iterator[MakeApp]:
 
     yield make
     for app in built:
-        app.extensions["pwreset_refusals"].write()  # or a timer does it, on a connection of its own, after the test
+        app.extensions[
+            "pwreset_rejected_requests"
+        ].write()  # or a timer does it, on a connection of its own, after the test
         with app.app_context():
             db.session.remove()
             db.engine.dispose()
@@ -250,7 +252,7 @@ class PostRoom:
     def let_a_minute_pass(self) -> None:
         """Forget when an account was last mailed."""
         with self.app.app_context():
-            db.session.execute(update(User).values(mailed_at=None))
+            db.session.execute(update(User).values(cooldown_started_at=None))
             db.session.commit()
 
     def waiting(self) -> int:

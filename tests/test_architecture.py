@@ -20,48 +20,59 @@ PAGES = [path for path in TEMPLATES if "mail" not in path.relative_to(ROOT / "te
 
 # From the top down: a module imports modules of lower lines only, or of its own line. `.*` is a package's inside.
 LAYERS = (
-    ("wsgi", "pwreset.mail.celery_app"),
+    ("wsgi", "pwreset.celery_app"),
     ("pwreset",),
     ("pwreset.commands", "pwreset.commands.*"),
-    ("pwreset.serving",),
-    ("pwreset.mail.worker",),
-    ("pwreset.mail.delivery", "pwreset.mail.retention", "pwreset.mail.rings", "pwreset.users"),
-    ("pwreset.mail.messages", "pwreset.mail.throttle", "pwreset.users.views"),
+    ("pwreset.startup",),
+    ("pwreset.outbox.worker",),
+    ("pwreset.outbox.delivery", "pwreset.outbox.retention", "pwreset.outbox.celery_settings", "pwreset.users"),
+    ("pwreset.outbox.emails", "pwreset.outbox.cooldown", "pwreset.users.views"),
     ("pwreset.users.forms",),
     ("pwreset.password_reset",),
-    ("pwreset.password_reset.wasnt_me",),
+    ("pwreset.password_reset.revoke",),
     ("pwreset.password_reset.views",),
-    ("pwreset.login",),
-    ("pwreset.password_reset.*", "pwreset.forms", "pwreset.errors", "pwreset.health", "pwreset.mail.pages"),
-    ("pwreset.limited", "pwreset.logs", "pwreset.metrics", "pwreset.mail.watch"),
-    ("pwreset.security", "pwreset.generic", "pwreset.redaction", "pwreset.mail.statistics"),
-    ("pwreset.accounts", "pwreset.mail.outbox"),
-    ("pwreset.events", "pwreset.counters", "pwreset.guessing"),
+    ("pwreset.accounts.sessions",),
+    (
+        "pwreset.password_reset.*",
+        "pwreset.web.forms",
+        "pwreset.web.errors",
+        "pwreset.monitoring.health",
+        "pwreset.web.mailbox",
+    ),
+    (
+        "pwreset.monitoring.rejected_requests",
+        "pwreset.logs",
+        "pwreset.monitoring.metrics",
+        "pwreset.monitoring.stall_monitor",
+    ),
+    ("pwreset.web.security", "pwreset.web.views", "pwreset.logs", "pwreset.monitoring.queue_status"),
+    ("pwreset.accounts", "pwreset.outbox"),
+    ("pwreset.accounts.events", "pwreset.monitoring.counters", "pwreset.accounts.login_throttle"),
     ("pwreset.models",),
     ("pwreset.extensions",),
     ("pwreset.mail.smtp", "pwreset.rate_limits"),
-    ("pwreset.mail.line", "pwreset.mail.mailbox", "pwreset.mail.explain", "pwreset.mail.lifetime", "pwreset.mail"),
-    ("pwreset.mail.mime",),
-    ("pwreset.mail.failures",),
+    ("pwreset.mail.client", "pwreset.mail.mailbox", "pwreset.mail.errors", "pwreset.clock", "pwreset.mail"),
+    ("pwreset.mail.message",),
+    ("pwreset.mail.errors",),
     ("pwreset.passwords", "pwreset.passwords.*"),
-    ("pwreset.addresses", "pwreset.client", "pwreset.clock", "pwreset.database", "pwreset.deadline"),
+    ("pwreset.addresses", "pwreset.request_info", "pwreset.clock", "pwreset.database", "pwreset.clock"),
     ("config",),
 )
-CELERY, RINGS = "pwreset.mail.celery_app", "pwreset.mail.rings"
+CELERY, RINGS = "pwreset.celery_app", "pwreset.outbox.celery_settings"
 VIEWS = [
     "pwreset.users.views",
     "pwreset.password_reset.views",
-    "pwreset.password_reset.wasnt_me",
-    "pwreset.password_reset.links",
-    "pwreset.mail.pages",
-    "pwreset.health",
-    "pwreset.metrics",
+    "pwreset.password_reset.revoke",
+    "pwreset.web.views",
+    "pwreset.web.mailbox",
+    "pwreset.monitoring.health",
+    "pwreset.monitoring.metrics",
 ]
-DELIVERY = {"pwreset.mail.delivery", "pwreset.mail.worker", "pwreset.mail.messages", "pwreset.mail.smtp"}
+DELIVERY = {"pwreset.outbox.delivery", "pwreset.outbox.worker", "pwreset.outbox.emails", "pwreset.mail.smtp"}
 FORBIDDEN_WORDS = r"(^|_)(utils?|helpers?|manager|data|forgot|forgotten)($|_)|^(handle|process)_"
 # Names that libraries fix: Flask-Login's extension, SQLAlchemy's types, Django's views, smtplib's command.
 FIXED_NAMES = {"login_manager", "LoginManager", "process_bind_param", "process_result_value", "get_context_data"}
-FIXED_METHODS = {("pwreset.mail.line", "data")}
+FIXED_METHODS = {("pwreset.mail.client", "data")}
 
 
 @cache
@@ -141,7 +152,7 @@ def mentions(node: ast.AST, name: str) -> bool:
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_run_downwards(module: str) -> None:
     upwards = [name for name in imports_of(MODULES[module]) if layer_of(name) < layer_of(module)]
-    late = {"pwreset.commands": {"pwreset.serving"}}
+    late = {"pwreset.commands": {"pwreset.startup"}}
     assert set(upwards) - late.get(module, set()) == set()
 
 
@@ -184,7 +195,7 @@ def test_only_the_outbox_writes_the_outbox() -> None:
         if called_name(call) == "OutboxMessage"
         or (called_name(call) in {"insert", "update", "delete"} and mentions(call, "OutboxMessage"))
     }
-    assert writers == {"pwreset.mail.outbox"}
+    assert writers == {"pwreset.outbox"}
 
 
 def test_only_accounts_write_users() -> None:
@@ -216,19 +227,19 @@ def test_only_counters_write_counters() -> None:
     raisers = {name for name in MODULES for c in calls(MODULES[name]) if ast.unparse(c.func) == "counters.add"}
     assert writers == set()
     assert raisers == {
-        "pwreset.limited",
-        "pwreset.mail.delivery",
-        "pwreset.mail.outbox",
+        "pwreset.monitoring.rejected_requests",
+        "pwreset.outbox.delivery",
+        "pwreset.outbox",
         "pwreset.password_reset.views",
     }
 
 
 def test_only_events_write_security_events() -> None:
-    assert callers_of("SecurityEvent") == {"pwreset.events"}
+    assert callers_of("SecurityEvent") == {"pwreset.accounts.events"}
 
 
 def test_tokens_are_made_where_mail_is_written_and_nowhere_else() -> None:
-    assert callers_of("make_token") == {"pwreset.mail.messages"}
+    assert callers_of("make_token") == {"pwreset.outbox.emails"}
 
 
 def test_links_are_made_for_mail_and_for_the_reset_link_command() -> None:
@@ -240,7 +251,7 @@ def test_links_are_made_for_mail_and_for_the_reset_link_command() -> None:
         and any(isinstance(inner, ast.Call) and called_name(inner).startswith("link_to_") for inner in ast.walk(node))
     }
     callers = {name for name in MODULES if any(called_name(c).startswith("link_to_") for c in calls(MODULES[name]))}
-    assert (in_command, callers) == ({"reset_link"}, {"pwreset.mail.messages", "pwreset.commands.users"})
+    assert (in_command, callers) == ({"reset_link"}, {"pwreset.outbox.emails", "pwreset.commands.users"})
 
 
 def test_tokens_are_checked_by_the_views_alone() -> None:
@@ -256,7 +267,7 @@ def test_tokens_are_checked_by_the_views_alone() -> None:
 
 
 def test_a_request_never_delivers() -> None:
-    assert callers_of("deliver_pending") == {"pwreset.mail.worker", "pwreset.commands.outbox"}
+    assert callers_of("deliver_pending") == {"pwreset.outbox.worker", "pwreset.commands.outbox"}
 
 
 # --- size and words

@@ -14,13 +14,12 @@ from flask import Flask
 from sqlalchemy import create_engine, event, insert, text, update
 from sqlalchemy.exc import IntegrityError
 
-from pwreset import accounts
+from pwreset import accounts, outbox
+from pwreset.accounts.tokens import token_generator
 from pwreset.clock import utcnow
 from pwreset.database import UNAVAILABLE
 from pwreset.extensions import db
-from pwreset.mail import outbox
 from pwreset.models import OutboxMessage, User
-from pwreset.password_reset.tokens import token_generator
 from tests.conftest import (
     NEW_PASSWORD,
     PASSWORD,
@@ -229,7 +228,7 @@ def test_a_row_that_somebody_keeps_locked_makes_a_503_after_five_seconds_as_a_lo
 
 @on_postgresql
 def test_who_freezes_in_a_transaction_loses_it_and_its_locks(app: Flask, alice: int, database: PostgreSQL) -> None:
-    freeze = update(User).values(mailed_at=utcnow())
+    freeze = update(User).values(cooldown_started_at=utcnow())
     with app.app_context():
         assert db.session.scalar(text("SHOW idle_in_transaction_session_timeout")) == "30s"
         db.session.execute(text("SET idle_in_transaction_session_timeout = 100"))
@@ -339,10 +338,10 @@ def test_a_nul_in_a_password_is_a_complaint_of_the_form(alice: int, visitor: Vis
 
 
 def test_a_nul_in_what_travels_with_a_row_arrives(app: Flask) -> None:
-    from pwreset.client import Client
+    from pwreset.request_info import RequestInfo
 
     with app.app_context():
-        outbox.enqueue("register", "a@example.com", Client(), {"note": "x\x00y\ud800"})
+        outbox.enqueue("register", "a@example.com", RequestInfo(), {"note": "x\x00y\ud800"})
         db.session.commit()
         assert outbox.claim().options == {"note": "x\x00y\ud800"}
 

@@ -10,7 +10,7 @@ VISIT = """
 import re, sys
 from flask_migrate import upgrade
 from pwreset import create_app
-from pwreset.mail.delivery import deliver_pending
+from pwreset.outbox.delivery import deliver_pending
 
 app = create_app()
 with app.app_context():

@@ -16,7 +16,7 @@ from celery.bin.celery import celery
 from flask import Flask
 
 from config import SETTINGS
-from pwreset.metrics import COUNTERS, GAUGES
+from pwreset.monitoring.metrics import COUNTERS, GAUGES
 from tests.conftest import on_sqlite
 
 ROOT = Path(__file__).resolve().parent.parent

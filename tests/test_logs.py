@@ -5,7 +5,7 @@ import logging
 
 import pytest
 
-from pwreset import redaction
+from pwreset import logs
 from pwreset.logs import JSONFormatter, formatter
 from tests.conftest import MakeApp, Visitor, add_user
 from tests.mail.office import app_for, ask, deliver
@@ -28,7 +28,7 @@ def lines():
     root, level = logging.getLogger(), logging.getLogger("pwreset").level
     root.addHandler(keeper)
     logging.getLogger("pwreset").setLevel(logging.INFO)
-    redaction.install()
+    logs.install()
     yield lambda: [json.loads(line) for line in written if "\n" not in line]
     logging.getLogger("pwreset").setLevel(level)
     root.removeHandler(keeper)
@@ -60,7 +60,7 @@ def test_a_mail_is_named_by_its_ids_and_not_by_its_address(make_app: MakeApp, li
         deliver(app)
         ask(app)
         deliver(app)
-    refused, sent = (line for line in lines() if line["logger"] == "pwreset.mail.delivery")
+    refused, sent = (line for line in lines() if line["logger"] == "pwreset.outbox.delivery")
     assert (refused["level"], refused["mail"], refused["kind"], refused["attempts"]) == (
         "WARNING",
         1,

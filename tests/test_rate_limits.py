@@ -16,7 +16,7 @@ from flask import Flask
 from limits import parse
 
 from pwreset import rate_limits
-from pwreset.clock import Every
+from pwreset.clock import at_most_every
 from pwreset.extensions import limiter
 from pwreset.rate_limits import DEADLINE
 from tests.conftest import MakeApp, PostRoom, Visitor, add_user, csrf_token, on_sqlite
@@ -122,7 +122,7 @@ def test_clients_that_stay_away_are_forgotten(app: Flask) -> None:
     time.sleep(1.1)
     storage.acquire_entry("next", 1, 60)
     storage.timer.join()
-    storage._time_to_forget = Every(0)
+    storage._time_to_forget = at_most_every(0)
     assert storage.acquire_entry("another", 1, 60)
     assert set(storage.events) == {"next", "another"}
     assert not storage.acquire_entry("next", 1, 60)

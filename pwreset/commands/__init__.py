@@ -31,7 +31,7 @@ def init_app(app: Flask) -> None:
 
 
 def _with_tables(function: Callable[..., Any]) -> Callable[..., Any]:
-    from pwreset.serving import check_schema  # noqa: PLC0415
+    from pwreset.startup import check_schema  # noqa: PLC0415
 
     @wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:

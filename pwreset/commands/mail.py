@@ -9,10 +9,10 @@ from flask import current_app
 from flask.cli import AppGroup
 
 from pwreset.addresses import AddressError, normalize
-from pwreset.mail import messages
-from pwreset.mail.failures import MailError
-from pwreset.mail.line import SMTPLine
+from pwreset.mail.client import SMTPClient
+from pwreset.mail.errors import MailError
 from pwreset.mail.smtp import VerifyingConnection
+from pwreset.outbox import emails
 
 T = TypeVar("T")
 group = AppGroup("mail", help="The mail server.")
@@ -29,7 +29,7 @@ def check(address: str | None) -> None:
     with VerifyingConnection(current_app.extensions["mail"]) as connection:
         _open(connection)
         if recipient:
-            _step(connection, "send the test mail", lambda: connection.send(messages.trial_message(recipient)))
+            _step(connection, "send the test mail", lambda: connection.send(emails.trial_message(recipient)))
     click.echo("The mail server works." if recipient else "The mail server works. --to ADDRESS sends a test mail.")
 
 
@@ -39,7 +39,7 @@ def _open(connection: VerifyingConnection) -> None:
         _secure_and_log_in(connection, host)
 
 
-def _secure_and_log_in(connection: VerifyingConnection, host: SMTPLine) -> None:
+def _secure_and_log_in(connection: VerifyingConnection, host: SMTPClient) -> None:
     if connection.mail.use_tls:
         _step(connection, "switch to TLS, and check the certificate", lambda: connection.secure(host))
     if connection.mail.username:

@@ -3,12 +3,13 @@
 import click
 from flask import current_app
 
-from pwreset import counters
-from pwreset.clock import Every, utcnow
+from pwreset import outbox
+from pwreset.clock import at_most_every, utcnow
 from pwreset.commands import DatabaseGroup
-from pwreset.counters import Counted
 from pwreset.logs import log_to_console
-from pwreset.mail import delivery, outbox, retention, statistics, worker
+from pwreset.monitoring import counters, queue_status
+from pwreset.monitoring.counters import Counted
+from pwreset.outbox import delivery, retention, worker
 
 group = DatabaseGroup("outbox", help="Mail that waits to be sent.")
 
@@ -17,7 +18,7 @@ group = DatabaseGroup("outbox", help="Mail that waits to be sent.")
 TOTALS = {
     Counted.DELIVERED: "delivered",
     Counted.MERGED: "merged",
-    Counted.UNADDRESSED: "for nobody",
+    Counted.NO_RECIPIENT: "for nobody",
     Counted.RETRIED: "retried",
     Counted.FAILED: "failed",
     Counted.EXPIRED: "expired",
@@ -29,17 +30,17 @@ TOTALS = {
 @group.command()
 def status() -> None:
     """Show how much mail waits, for how long, what happened so far, and what failed for good."""
-    _print(statistics.counts())
-    oldest = statistics.oldest_due()
+    _print(queue_status.counts())
+    oldest = queue_status.oldest_due()
     if oldest:
         click.echo(f"The oldest has been due for {(utcnow() - oldest).total_seconds():.0f} s.")
-    if statistics.nobody_delivers():
-        click.echo(statistics.NOBODY_DELIVERS)
+    if queue_status.is_stalled():
+        click.echo(queue_status.STALLED_MESSAGE)
     click.echo("\nSo far:")
     totals = counters.totals()
-    _print({"requests": sum(statistics.requests().values())})
+    _print({"requests": sum(queue_status.requests().values())})
     _print({word: sum(n for (key, _), n in totals.items() if key == name) for name, word in TOTALS.items()})
-    failures = statistics.failed()
+    failures = queue_status.failed()
     if failures:
         click.echo("\nThe last failures (`flask outbox retry` sends them again):")
     for row in failures:
@@ -55,8 +56,8 @@ def _print(numbers: dict[str, int]) -> None:
 def drain() -> None:
     """Deliver what is due, now, delete what is too old, and stop."""
     log_to_console(current_app.config["LOG_FORMAT"])
-    total = statistics.counts()["due"]
-    time_to_tell = Every(1)
+    total = queue_status.counts()["due"]
+    time_to_tell = at_most_every(1)
     time_to_tell()  # not at once: most drains are short
 
     def tell(done: int) -> None:
@@ -82,4 +83,4 @@ def run() -> None:
 @group.command()
 def retry() -> None:
     """Send the mail that failed for good back into the queue."""
-    click.echo(f"{outbox.retry()} due again.")
+    click.echo(f"{outbox.retry_failed()} due again.")

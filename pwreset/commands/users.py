@@ -12,17 +12,18 @@ import click
 from flask import current_app
 
 from config import LOCAL_URL
-from pwreset import accounts, addresses, events
-from pwreset.client import Client
+from pwreset import accounts, addresses, outbox
+from pwreset.accounts import events
+from pwreset.accounts.events import Kind
+from pwreset.accounts.tokens import token_generator
+from pwreset.clock import humanize_duration
 from pwreset.commands import DatabaseGroup
-from pwreset.events import Kind
 from pwreset.extensions import db
-from pwreset.mail import messages, outbox
-from pwreset.mail.lifetime import in_words
 from pwreset.models import User
-from pwreset.password_reset.forms import password_validators
-from pwreset.password_reset.tokens import token_generator
+from pwreset.outbox import emails
 from pwreset.passwords import ValidationError, validate_password
+from pwreset.request_info import RequestInfo
+from pwreset.web.forms import password_validators
 
 group = DatabaseGroup("users", help="Accounts.")
 from_stdin = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
@@ -56,7 +57,7 @@ def set_password(email: str, password_stdin: bool) -> None:  # noqa: FBT001
     if not accounts.set_password(user, password):
         msg = "The account is deactivated, or it just changed. Nothing was done."
         raise click.ClickException(msg)
-    outbox.enqueue("password_changed", user.email, Client())
+    outbox.enqueue("password_changed", user.email, RequestInfo())
     events.record(Kind.SET_BY_ADMIN, user.id)
     db.session.commit()
     click.echo("The password is set, every session has ended, and the owner is told by mail.")
@@ -71,7 +72,7 @@ def invite(email: str) -> None:
     if user and (user.has_usable_password() or not user.is_active):
         msg = "There is already an account with this address." if user.is_active else "The account is deactivated."
         raise click.ClickException(msg)
-    outbox.enqueue("register", address, Client())
+    outbox.enqueue("register", address, RequestInfo())
     db.session.commit()
     click.echo("The invitation is in the outbox; the running site sends it, or `flask outbox drain` does.")
 
@@ -101,13 +102,13 @@ def reset_link(email: str) -> None:
         msg = "The account is deactivated."
         raise click.ClickException(msg)
     purpose = "reset" if user.has_usable_password() else "invite"
-    link = messages.link_to_page(user, purpose, current_app.config["PUBLIC_URL"] or LOCAL_URL)
+    link = emails.link_to_page(user, purpose, current_app.config["PUBLIC_URL"] or LOCAL_URL)
     if purpose == "invite":
-        accounts.take_turn(user, timedelta())  # as if mailed: an unfinished account with a live link is not purged
+        accounts.claim_slot(user, timedelta())  # as if mailed: an unfinished account with a live link is not purged
     events.record(Kind.LINK_PRINTED, user.id)
     db.session.commit()
     click.echo(link)
-    lifetime = in_words(token_generator(purpose).lifetime)
+    lifetime = humanize_duration(token_generator(purpose).lifetime)
     click.echo(f"It works once, within {lifetime}. Whoever has it can set the password.", err=True)
 
 

@@ -1,1 +1,1 @@
-"""Mail: rows waiting (outbox), how they are written (messages), and how they are sent (delivery, smtp, worker)."""
+"""How an email reaches a mail server or the local mailbox. It knows no accounts and no rows."""

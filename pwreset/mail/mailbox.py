@@ -20,7 +20,7 @@ from typing import Self
 from flask import current_app
 from flask_mail import Connection, Message, email_dispatched
 
-from pwreset.mail.failures import ServerUnavailable
+from pwreset.mail.errors import ServerUnavailable
 
 KEPT = 200
 HOUR = 3600 * 10**9  # nanoseconds

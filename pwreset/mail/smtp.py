@@ -20,9 +20,8 @@ from flask import current_app
 from flask_mail import Connection, Mail, Message
 
 from pwreset.addresses import envelope
-from pwreset.mail.explain import code_of, explain, is_limit
-from pwreset.mail.failures import Deferred, MailError, Refused, ServerUnavailable
-from pwreset.mail.line import SMTPLine
+from pwreset.mail.client import SMTPClient
+from pwreset.mail.errors import Deferred, MailError, Refused, ServerUnavailable, code_of, explain, is_limit
 from pwreset.mail.mailbox import MailboxConnection, announce
 
 ONE_BY_ONE = 600.0  # seconds without PIPELINING after a server fell silent over it
@@ -33,7 +32,7 @@ TOO_LARGE = 552  # RFC 1870 section 6.1: said to MAIL FROM, but of this mail
 class VerifyingConnection(Connection):
     """Flask-Mail's connection, opened at the first mail and kept for the next ones."""
 
-    host: SMTPLine | None
+    host: SMTPClient | None
     _line: socket.socket | None = None
     _late = False
     _ends_at = float("inf")
@@ -67,7 +66,7 @@ class VerifyingConnection(Connection):
         announce(message)
         self.num_emails += 1
 
-    def configure_host(self) -> SMTPLine:
+    def configure_host(self) -> SMTPClient:
         """Connect, switch to verified TLS where it was asked for, and log in; the socket is closed on any failure."""
         host = self.connect()
         try:
@@ -79,17 +78,17 @@ class VerifyingConnection(Connection):
             raise
         return host
 
-    def connect(self) -> SMTPLine:
+    def connect(self) -> SMTPClient:
         """Open the line; with EMAIL_USE_SSL, TLS from the first byte."""
         tls = ssl.create_default_context() if self.mail.use_ssl else None
-        return SMTPLine(self.mail.server, int(self.mail.port or 0), tls, self._hold, self._ends_at)
+        return SMTPClient(self.mail.server, int(self.mail.port or 0), tls, self._hold, self._ends_at)
 
-    def secure(self, host: SMTPLine) -> None:
+    def secure(self, host: SMTPClient) -> None:
         """Switch to TLS; raises where the server offers none or its certificate is not the host's."""
         if self.mail.use_tls:
             host.starttls(context=ssl.create_default_context())
 
-    def login(self, host: SMTPLine) -> None:
+    def login(self, host: SMTPClient) -> None:
         """Log in, if there is an account to log in with."""
         if self.mail.username and self.mail.password:
             host.login(self.mail.username, self.mail.password)
@@ -154,7 +153,7 @@ class VerifyingConnection(Connection):
             self._keep_or_close(error)
             raise failure from None  # the original may repeat an address
 
-    def _open(self) -> SMTPLine:
+    def _open(self) -> SMTPClient:
         try:
             return self.configure_host()
         except Exception as error:  # noqa: BLE001 (also what smtplib raises for a name or a login it can't encode)

@@ -7,13 +7,13 @@ This page reads as Django's `django/contrib/auth/urls.py`: change an option here
 from flask import Blueprint
 
 from pwreset.extensions import limiter
+from pwreset.password_reset.revoke import AccountSecureView, PasswordResetCancelView
 from pwreset.password_reset.views import (
     PasswordResetCompleteView,
     PasswordResetConfirmView,
     PasswordResetDoneView,
     PasswordResetView,
 )
-from pwreset.password_reset.wasnt_me import AccountSecureView, PasswordResetCancelView
 from pwreset.rate_limits import per_minute
 
 bp = Blueprint("password_reset", __name__)

@@ -16,18 +16,17 @@ from flask import flash, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_wtf import FlaskForm
 
-from pwreset import accounts, counters, events
-from pwreset.client import current_client
-from pwreset.counters import Counted
-from pwreset.events import Kind
+from pwreset import accounts, outbox
+from pwreset.accounts import events
+from pwreset.accounts.events import Kind
+from pwreset.accounts.sessions import sign_in, sign_out
+from pwreset.accounts.tokens import TokenError, TokenExpired
 from pwreset.extensions import db
-from pwreset.forms import ASKED_AGAIN
-from pwreset.generic import FormView, TemplateView
-from pwreset.login import sign_in, sign_out
-from pwreset.mail import outbox
-from pwreset.password_reset.forms import PasswordResetForm, SetPasswordForm, help_texts
-from pwreset.password_reset.links import MailedLinkView
-from pwreset.password_reset.tokens import TokenError, TokenExpired
+from pwreset.monitoring import counters
+from pwreset.monitoring.counters import Counted
+from pwreset.request_info import current_request_info
+from pwreset.web.forms import REQUESTED_AGAIN, PasswordResetForm, SetPasswordForm, help_texts
+from pwreset.web.views import EmailedLinkView, FormView, TemplateView
 
 INTERNAL_RESET_SESSION_TOKEN = "_password_reset_token"  # noqa: S105 (Django's name for the session's key)
 RESET_ADDRESS = "_password_reset_address"
@@ -61,10 +60,10 @@ class PasswordResetView(FormView):
     def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
         """Add the row, and nothing else: no lookup, no hash, no mail server."""
         address = form["email"].data
-        outbox.enqueue("password_reset", address, current_client(), self._mail_options())
+        outbox.enqueue("password_reset", address, current_request_info(), self._mail_options())
         db.session.commit()
         if session.get(RESET_ADDRESS) == address:
-            flash(ASKED_AGAIN)
+            flash(REQUESTED_AGAIN)
         session[RESET_ADDRESS] = address
         return self.go_to_success_url()
 
@@ -89,7 +88,7 @@ class PasswordResetDoneView(TemplateView):
         return super().get_context_data(email=session.get(RESET_ADDRESS), **context)
 
 
-class PasswordResetConfirmView(MailedLinkView):
+class PasswordResetConfirmView(EmailedLinkView):
     """Opens with a valid link, moves its token out of the address bar, and sets the password once.
 
     Options beside Django's common ones: `post_reset_login`, `reset_url_token`.
@@ -143,7 +142,7 @@ class PasswordResetConfirmView(MailedLinkView):
         # A GET uses nothing up: mail scanners follow links. The token leaves the path, and with it the address bar,
         # the history and every Referer.
         session[INTERNAL_RESET_SESSION_TOKEN] = token
-        events.record(Kind.LINK_OPENED, self.user.id, current_client())
+        events.record(Kind.LINK_OPENED, self.user.id, current_request_info())
         db.session.commit()
         path = url_for(request.endpoint or "", uidb64=uidb64, token=self.reset_url_token)
         return redirect(path + "/" * request.path.endswith("/"))
@@ -158,10 +157,10 @@ class PasswordResetConfirmView(MailedLinkView):
             db.session.rollback()
             return None
         if self._purpose == "reset":
-            outbox.enqueue("password_changed", self.user.email, current_client())
-        events.record(Kind.COMPLETED, self.user.id, current_client())
+            outbox.enqueue("password_changed", self.user.email, current_request_info())
+        events.record(Kind.COMPLETED, self.user.id, current_request_info())
         if self.post_reset_login and accounts.record_login(self.user):
-            events.record(Kind.LOGGED_IN, self.user.id, current_client())
+            events.record(Kind.LOGGED_IN, self.user.id, current_request_info())
         counters.add(Counted.COMPLETED, self._purpose or "")
         session_id = self.user.get_id()
         db.session.commit()

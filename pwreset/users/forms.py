@@ -4,8 +4,7 @@ from typing import Any
 
 from wtforms import BooleanField
 
-from pwreset.forms import AddressField, AddressForm, PasswordInput
-from pwreset.password_reset.forms import SetPasswordForm
+from pwreset.web.forms import AddressField, AddressForm, PasswordInput, SetPasswordForm
 
 
 class RegistrationForm(AddressForm):

@@ -10,16 +10,15 @@ from flask import abort, current_app, flash, redirect, render_template, request,
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_required
 
-from pwreset import accounts, events, guessing
-from pwreset.client import current_client
-from pwreset.events import Kind
+from pwreset import accounts, outbox
+from pwreset.accounts import events, login_throttle
+from pwreset.accounts.events import Kind
+from pwreset.accounts.sessions import sign_in, sign_out
 from pwreset.extensions import db
-from pwreset.forms import ASKED_AGAIN, EmptyForm
-from pwreset.login import sign_in, sign_out
-from pwreset.mail import outbox
 from pwreset.models import User
-from pwreset.password_reset.forms import help_texts
+from pwreset.request_info import current_request_info
 from pwreset.users.forms import LoginForm, PasswordChangeForm, RegistrationForm
+from pwreset.web.forms import REQUESTED_AGAIN, EmptyForm, help_texts
 
 REGISTRATION_ADDRESS = "_registration_address"
 LONGEST_NEXT = 2000  # characters; it goes into a header, and proxies bound theirs
@@ -39,10 +38,10 @@ def register() -> ResponseReturnValue:
     form = RegistrationForm()
     if not form.validate_on_submit():
         return render_template("users/register.html", title="Register", form=form)
-    outbox.enqueue("register", form.address, current_client())
+    outbox.enqueue("register", form.address, current_request_info())
     db.session.commit()
     if session.get(REGISTRATION_ADDRESS) == form.address:
-        flash(ASKED_AGAIN)
+        flash(REQUESTED_AGAIN)
     session[REGISTRATION_ADDRESS] = form.address
     return redirect(url_for("users.register_done"))
 
@@ -61,7 +60,7 @@ def login() -> ResponseReturnValue:
         return redirect(target or url_for("users.account"))
     form = LoginForm()
     if form.validate_on_submit():
-        user = accounts.authenticate(form.address, form.password.data or "", current_client())
+        user = accounts.authenticate(form.address, form.password.data or "", current_request_info())
         session_id = user.get_id() if user else None
         db.session.commit()
         if session_id is not None:
@@ -96,8 +95,8 @@ def sign_out_everywhere() -> ResponseReturnValue:
     if not current_user.is_authenticated:
         # Not by login_required, which would come back here with a GET, and there is no such page.
         return redirect(url_for("users.login", next=url_for("users.account")))
-    accounts.end_sessions(current_user)
-    events.record(Kind.SIGNED_OUT_EVERYWHERE, current_user.id, current_client())
+    accounts.revoke_sessions(current_user)
+    events.record(Kind.SIGNED_OUT_EVERYWHERE, current_user.id, current_request_info())
     db.session.commit()
     session.clear()
     flash("You have been signed out on every device.")
@@ -110,7 +109,7 @@ def password_change() -> ResponseReturnValue:
     user = current_user._get_current_object()  # noqa: SLF001 (Flask-Login's way to the account itself)
     form = PasswordChangeForm(user=user)
     if form.is_submitted():
-        guessing.count_try(user.email, current_client().address)
+        login_throttle.count_attempt(user.email, current_request_info().address)
     if form.validate_on_submit():
         changed = change_password(user, form.new_password1.data or "")
         return redirect(url_for("users.password_change_done" if changed else "users.login"))
@@ -137,8 +136,8 @@ def change_password(user: User, password: str) -> bool:
     if not accounts.set_password(user, password):
         db.session.rollback()
         return False
-    outbox.enqueue("password_changed", user.email, current_client())
-    events.record(Kind.CHANGED, user.id, current_client())
+    outbox.enqueue("password_changed", user.email, current_request_info())
+    events.record(Kind.CHANGED, user.id, current_request_info())
     session_id = user.get_id()
     db.session.commit()
     sign_in(session_id, remember=remember)
@@ -146,11 +145,11 @@ def change_password(user: User, password: str) -> bool:
 
 
 def _note_the_old_password(form: PasswordChangeForm, user: User) -> None:
-    client = current_client()
+    client = current_request_info()
     if form.old_password.errors:
         events.record(Kind.LOGIN_FAILED, user.id, client)
     else:
-        guessing.forget(user.email, client.address)
+        login_throttle.clear_network(user.email, client.address)
     db.session.commit()
 
 

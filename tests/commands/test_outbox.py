@@ -11,11 +11,11 @@ import time_machine
 from click.testing import Result
 from flask import Flask
 
-from pwreset import events
+from pwreset import outbox
+from pwreset.accounts import events
+from pwreset.accounts.events import Kind
 from pwreset.commands import outbox as commands
-from pwreset.events import Kind
 from pwreset.extensions import db
-from pwreset.mail import outbox
 from tests.conftest import MakeApp, PostRoom
 from tests.databases import Database
 from tests.mail.office import app_for, ask, assert_uncharged, rows

@@ -88,7 +88,7 @@ class Tables:
     def let_time_pass(self) -> None:
         """Make due what was put off or backed off, as if the time had passed; leases stay."""
         put_off = outbox.c.run_after.is_not(None), outbox.c.leased.is_(False)
-        self.run(update(users).values(mailed_at=None))
+        self.run(update(users).values(cooldown_started_at=None))
         self.run(update(outbox).where(*put_off).values(run_after=outbox.c.created_at))
 
 

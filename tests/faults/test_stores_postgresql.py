@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pwreset.health import DEADLINE as HEALTH_DEADLINE
+from pwreset.monitoring.health import DEADLINE as HEALTH_DEADLINE
 from tests.brokers import Redis
 from tests.conftest import migrate
 from tests.faults.celery_site import CelerySite

@@ -145,7 +145,7 @@ class Books:
         if after.password_hash != before.password_hash:
             assert request.mentions(f"{request.who}.csrf"), f"{name}'s password is changed by a forged form"
             assert _proves_a_right_to_the_password(name, request), f"{name}'s password is changed"
-        elif after.stamp != before.stamp:
+        elif after.security_stamp != before.security_stamp:
             assert _proves_a_right_to_the_sessions(name, request), f"{name}'s sessions are ended"
         else:
             assert request.mentions(f"{name}.password"), f"{name} is logged in"
@@ -162,7 +162,7 @@ class Books:
             self.cast.set_password(name, fields_that_arrive(request, self.cast.known)["new_password1"])
         if name == "bob":
             self.cast.open_a_link_of_bob()
-        if name == "alice" and row.stamp != before.stamp:
+        if name == "alice" and row.security_stamp != before.security_stamp:
             self.cast.sign_in_alice()
         self.accounts = self._accounts()
 

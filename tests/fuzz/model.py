@@ -40,7 +40,7 @@ class Account:
     @property
     def state(self) -> tuple[int, int, int]:
         """What ends links by changing."""
-        return self.stamp, self.passwords, self.logins
+        return self.security_stamp, self.passwords, self.logins
 
     def takes(self, password: str) -> bool:
         """Whether somebody who types this is logged in."""
@@ -48,7 +48,7 @@ class Account:
 
     def end_all(self) -> None:
         """End every session, and every link but those that say "This wasn't me"."""
-        self.stamp += 1
+        self.security_stamp += 1
 
     def change_password(self, password: str | None) -> None:
         """Change it; None to one that nobody knows."""
@@ -100,12 +100,12 @@ class Session:
     stamp: int = -1
 
     def __post_init__(self) -> None:
-        self.stamp = self.account.stamp
+        self.security_stamp = self.account.security_stamp
 
     @property
     def is_alive(self) -> bool:
         """Whether it still counts."""
-        return not self.ended and self.account.is_active and self.stamp == self.account.stamp
+        return not self.ended and self.account.is_active and self.security_stamp == self.account.security_stamp
 
 
 class Failures:

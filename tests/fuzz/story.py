@@ -14,7 +14,7 @@ from flask_mail import Message, email_dispatched
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pwreset.mail.delivery import deliver_pending
+from pwreset.outbox.delivery import deliver_pending
 from tests.conftest import Visitor, csrf_token, path_of
 from tests.databases import Database
 from tests.fuzz.model import WASNT_ME, Account, Asked, Failures, Link, Session, posts_for
@@ -300,7 +300,7 @@ class Story(RuleBasedStateMachine):
             password_hash, stamp, is_active = rows[account.email]
             assert bool(is_active) == account.is_active
             assert password_hash.startswith("!") != account.has_password
-            now = {"password": (account.passwords, password_hash), "stamp": (account.stamp, stamp)}
+            now = {"password": (account.passwords, password_hash), "stamp": (account.security_stamp, stamp)}
             for what, (number, kept) in now.items():
                 before = self.rows.setdefault(f"{account.email} {what}", (number, kept))
                 assert (number == before[0]) == (kept == before[1]), what

@@ -8,12 +8,12 @@ from typing import Any
 from flask import Flask
 from sqlalchemy import select, update
 
-from pwreset.client import Client
+from pwreset import outbox
 from pwreset.clock import utcnow
 from pwreset.extensions import db
-from pwreset.mail import outbox
-from pwreset.mail.delivery import deliver_pending
 from pwreset.models import OutboxMessage, SecurityEvent, User
+from pwreset.outbox.delivery import deliver_pending
+from pwreset.request_info import RequestInfo
 from tests.conftest import MakeApp
 from tests.smtp.servers import ScriptedServer, SMTPServer
 
@@ -38,7 +38,7 @@ def app_for(make_app: MakeApp, server: SMTPServer | ScriptedServer, **settings: 
 def ask(app: Flask, address: str = "alice@example.com", kind: str = NOTICE, **options: Any) -> None:
     """Put a row into the outbox, as a view does."""
     with app.app_context():
-        outbox.enqueue(kind, address, Client("192.0.2.1", "Firefox/140 (Windows)"), options)
+        outbox.enqueue(kind, address, RequestInfo("192.0.2.1", "Firefox/140 (Windows)"), options)
         db.session.commit()
 
 

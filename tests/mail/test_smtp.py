@@ -15,8 +15,8 @@ from flask import Flask
 from flask_mail import email_dispatched
 
 from pwreset.extensions import mail
-from pwreset.mail import messages
 from pwreset.mail.smtp import ServerUnavailable
+from pwreset.outbox import emails
 from tests.conftest import MakeApp, on_sqlite
 from tests.databases import Database
 from tests.mail.office import (
@@ -33,7 +33,7 @@ from tests.mail.office import (
     rows,
     wait_over,
 )
-from tests.mail.test_worker import waited_for
+from tests.outbox.test_worker import waited_for
 from tests.smtp.servers import CLOSE, SILENT, USUAL, Authority, ScriptedServer, SMTPServer, Step, drip, in_turn
 
 pytestmark = on_sqlite  # what is said to a mail server is the same from both
@@ -135,7 +135,7 @@ def test_a_wrong_certificate_is_refused_by_a_connection_of_its_own(
     with SMTPServer(tls_context=getattr(authority, certificate), auth=LOGIN) as server:
         app = app_for(make_app, server, **SECURE)
         with app.app_context(), mail.connect() as connection, pytest.raises(ServerUnavailable):
-            connection.send(messages.trial_message("alice@example.com"))
+            connection.send(emails.trial_message("alice@example.com"))
         assert (server.login_attempts, server.messages) == (0, [])
 
 
@@ -240,7 +240,7 @@ def test_the_password_is_in_no_exception_and_no_log(
         ask(app)
         assert app.debug
         with app.app_context(), mail.connect() as connection, pytest.raises(ServerUnavailable) as caught:
-            connection.send(messages.trial_message("alice@example.com"))
+            connection.send(emails.trial_message("alice@example.com"))
         _, problem = deliver(app)
     printed = capfd.readouterr()
     said = "".join(traceback.format_exception(caught.value)) + str(problem) + caplog.text + printed.out + printed.err
@@ -588,7 +588,7 @@ def test_a_mail_too_large_at_mail_blocks_nobody(make_app: MakeApp) -> None:
 
 
 def test_a_receiver_of_flask_mail_s_signal_that_fails_makes_no_mail_look_unsent(make_app: MakeApp) -> None:
-    def fail(_app: Flask, message: messages.Message) -> None:
+    def fail(_app: Flask, message: emails.Message) -> None:
         raise RuntimeError(message.body)
 
     with SMTPServer() as server, email_dispatched.connected_to(fail):

@@ -14,12 +14,12 @@ from flask import Flask
 from sqlalchemy import delete
 from sqlalchemy.exc import OperationalError
 
-from pwreset import accounts
+from pwreset import accounts, outbox
 from pwreset.clock import utcnow
 from pwreset.extensions import db
-from pwreset.mail import delivery, messages, outbox
-from pwreset.mail.explain import explain
+from pwreset.mail.errors import explain
 from pwreset.models import OutboxMessage, User
+from pwreset.outbox import delivery, emails
 from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user, text_of
 from tests.databases import Database
 from tests.mail.office import app_for, ask, deliver, event_kinds, rows, users, wait_over
@@ -146,14 +146,14 @@ def test_an_account_deleted_during_the_send_leaves_no_second_mail(make_app: Make
         app = app_for(make_app, server)
         add_user(app, ALICE, PASSWORD)
         ask(app, ALICE, RESET)
-        write = messages.write
+        write = emails.write
 
         def write_and_delete(row, letter):
             message = write(row, letter)
             db.session.execute(delete(User))
             return message
 
-        monkeypatch.setattr("pwreset.mail.delivery.messages.write", write_and_delete)
+        monkeypatch.setattr("pwreset.outbox.delivery.messages.write", write_and_delete)
         deliver(app)
         wait_over(app)
         deliver(app)
@@ -167,7 +167,7 @@ def test_a_template_that_fails_like_a_database_is_given_up(app: Flask, post_room
     def fail(_row, _letter):
         raise DetachedInstanceError
 
-    monkeypatch.setattr("pwreset.mail.delivery.messages.write", fail)
+    monkeypatch.setattr("pwreset.outbox.delivery.messages.write", fail)
     ask(app, ALICE)
     deliver(app)
     assert [row.failure for row in rows(app)] == ["the mail could not be written (DetachedInstanceError)"]
@@ -179,7 +179,7 @@ def test_a_mailbox_that_can_not_be_written_loses_no_mail(app: Flask, post_room: 
     folder = Path(app.instance_path) / "mailbox"
     folder.write_text("a file where the folder should be")
     assert deliver(app) == (0, "the mailbox can't be written (File exists)")
-    assert users(app)[0].mailed_at is None
+    assert users(app)[0].cooldown_started_at is None
     folder.unlink()
     deliver(app)
     assert len(post_room.mails()) == 1

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pwreset import accounts
-from pwreset.password_reset.tokens import encode_uid
+from pwreset.accounts.tokens import encode_uid
 from tests.conftest import NEW_PASSWORD, PASSWORD, Visitor, add_user, csrf_token, link_in, text_of
 from tests.password_reset.conftest import DEAD, SET_PASSWORD, events_of
 

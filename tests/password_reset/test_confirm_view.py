@@ -10,11 +10,11 @@ from markupsafe import escape
 from sqlalchemy import select
 from wtforms import ValidationError
 
-from pwreset import counters
 from pwreset.extensions import db
 from pwreset.models import SecurityEvent
-from pwreset.password_reset.forms import SetPasswordForm, help_texts
+from pwreset.monitoring import counters
 from pwreset.password_reset.views import INTERNAL_RESET_SESSION_TOKEN, PasswordResetConfirmView
+from pwreset.web.forms import SetPasswordForm, help_texts
 from tests.conftest import NEW_PASSWORD, PASSWORD, PostRoom, Visitor, add_user, csrf_token, path_of
 from tests.password_reset.conftest import DEAD, SET_PASSWORD, complaints, custom, events_of, main_of, send, token_of
 
@@ -182,7 +182,7 @@ def test_the_same_password_may_be_set_again(visitor, link, stored, alice) -> Non
     assert visitor.choose(link, PASSWORD).status_code == 302
     after = stored(alice)
     assert after.check_password(PASSWORD)
-    assert (after.password_hash, after.stamp) != (before.password_hash, before.stamp)
+    assert (after.password_hash, after.security_stamp) != (before.password_hash, before.security_stamp)
 
 
 def test_different_passwords_are_refused_and_the_link_lives_on(visitor, link, stored, alice) -> None:

@@ -10,9 +10,9 @@ from flask import Flask
 from sqlalchemy import update
 
 from pwreset import accounts
+from pwreset.accounts.tokens import encode_uid
 from pwreset.extensions import db
 from pwreset.models import User
-from pwreset.password_reset.tokens import encode_uid
 from tests.conftest import NEW_PASSWORD, PASSWORD, Visitor, csrf_token, path_of
 from tests.password_reset.conftest import DEAD, EXPIRED, SET_PASSWORD, send
 
@@ -100,7 +100,7 @@ def address_changed(app: Flask, link: str) -> str:
 
 
 def signed_out_everywhere(app: Flask, link: str) -> str:
-    change(app, 1, stamp="another")
+    change(app, 1, security_stamp="another")
     return link
 
 

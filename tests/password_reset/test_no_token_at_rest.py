@@ -14,7 +14,7 @@ from flask import Flask, request
 from werkzeug.serving import make_server
 
 from pwreset import accounts, logs
-from pwreset.password_reset.tokens import token_generator
+from pwreset.accounts.tokens import token_generator
 from pwreset.password_reset.views import PasswordResetView
 from tests.conftest import NEW_PASSWORD, PASSWORD, PostRoom, Visitor, link_in, path_of
 from tests.databases import Database, SQLite

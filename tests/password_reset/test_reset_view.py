@@ -8,16 +8,16 @@ from sqlalchemy import select
 from wtforms import ValidationError
 
 from pwreset import accounts
+from pwreset.accounts.tokens import PasswordResetTokenGenerator
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage
-from pwreset.password_reset.forms import PasswordResetForm
-from pwreset.password_reset.tokens import PasswordResetTokenGenerator
 from pwreset.password_reset.views import (
     PasswordResetCompleteView,
     PasswordResetConfirmView,
     PasswordResetDoneView,
     PasswordResetView,
 )
+from pwreset.web.forms import PasswordResetForm
 from tests.conftest import NEW_PASSWORD, PASSWORD, PostRoom, Visitor, add_user, csrf_token, link_in, path_of, text_of
 from tests.password_reset.conftest import custom
 

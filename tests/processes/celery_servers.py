@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tests.processes.servers import Gunicorn, Server, until
 
-APP = ("-m", "celery", "-A", "pwreset.mail.celery_app")
+APP = ("-m", "celery", "-A", "pwreset.celery_app")
 RELAY = {"EMAIL_HOST": "localhost", "EMAIL_FROM": "accounts@example.com"}
 
 

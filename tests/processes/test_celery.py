@@ -12,9 +12,9 @@ from contextlib import closing, suppress
 
 import pytest
 
-from pwreset.client import Client
+from pwreset import outbox
 from pwreset.extensions import db
-from pwreset.mail import outbox
+from pwreset.request_info import RequestInfo
 from tests.brokers import Broker, RabbitMQ, Redis
 from tests.conftest import MakeApp, add_user, on_postgresql
 from tests.processes.celery_servers import APP, RELAY, CeleryBeat, CeleryWorker
@@ -33,7 +33,7 @@ import atexit, sys
 atexit.register(lambda: print("imported", {"celery", "kombu", "amqp", "redis"} & set(sys.modules), flush=True))
 """
 CONNECT = """
-from pwreset.mail.celery_app import celery_app
+from pwreset.celery_app import celery_app
 for _ in range({times}):
     try:
         celery_app.connection_for_write().ensure_connection(max_retries=0)
@@ -81,7 +81,7 @@ class People:
             add_user(self.app, person, None)
         with self.app.app_context():
             for person in people:
-                outbox.enqueue("password_reset", person, Client())
+                outbox.enqueue("password_reset", person, RequestInfo())
             db.session.commit()
         return people
 
@@ -361,7 +361,7 @@ def test_a_database_that_is_away_at_the_start_is_waited_for(
     instance: Instance, serve: Serve, redis: Redis, people: People
 ):
     people.ask(1)
-    people.app.extensions["pwreset_refusals"].write()
+    people.app.extensions["pwreset_rejected_requests"].write()
     instance.database.take_away()
     with SMTPServer() as mail_server:
         worker = run_celery(serve, redis, mail_server.port)

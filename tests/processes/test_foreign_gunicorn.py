@@ -2,7 +2,7 @@
 
 import json
 
-from pwreset.mail.statistics import NOBODY_DELIVERS
+from pwreset.monitoring.queue_status import STALLED_MESSAGE
 from tests.processes.conftest import OBSERVER, STARTED, Instance, Serve
 from tests.processes.servers import Browser, Gunicorn, until
 from tests.smtp.servers import SMTPServer
@@ -47,9 +47,9 @@ def test_mail_that_nobody_delivers_is_told_by_healthz_and_the_log_until_a_worker
         assert health(server) == (200, {"status": "ok"})
         a_minute_passes(instance)
         assert health(server) == (200, {"status": "mail is not delivered"})
-        assert server.log().count(NOBODY_DELIVERS) == 1
+        assert server.log().count(STALLED_MESSAGE) == 1
         serve(Gunicorn, visit=False, **relay)  # as it should be
         mail_server.wait_for(1, timeout=30)
         instance.wait_until_all_is_sent()
         until(lambda: health(server) == (200, {"status": "ok"}), "a healthy site")
-        assert server.log().count(NOBODY_DELIVERS) == 1
+        assert server.log().count(STALLED_MESSAGE) == 1

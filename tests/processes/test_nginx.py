@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 import pytest
 
-from pwreset.security import MAXIMUM_BODY
+from pwreset.web.security import MAXIMUM_BODY
 from tests.conftest import NEW_PASSWORD, PASSWORD, MakeApp, add_user, link_in, on_sqlite, path_of, text_of
 from tests.processes.conftest import Instance, Serve
 from tests.processes.nginx import NAME, Nginx, Remote, client_context

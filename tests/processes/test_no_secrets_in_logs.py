@@ -30,7 +30,7 @@ def test_flask_run_prints_no_secret_during_the_whole_story(instance: Instance, s
     server.wait()
     assert_no_secrets(server, tokens)
     if log_format == "json":
-        assert_json_lines(server, {"pwreset.mail.delivery", "werkzeug", "pwreset"})
+        assert_json_lines(server, {"pwreset.outbox.delivery", "werkzeug", "pwreset"})
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
@@ -47,7 +47,7 @@ def test_gunicorn_prints_no_secret_during_the_whole_story(instance: Instance, se
     assert_no_secrets(server, tokens)
     assert Gunicorn.secret_key not in server.log()
     if log_format == "json":
-        assert_json_lines(server, {"pwreset.mail.delivery", "gunicorn.access", "gunicorn.error", "pwreset"})
+        assert_json_lines(server, {"pwreset.outbox.delivery", "gunicorn.access", "gunicorn.error", "pwreset"})
 
 
 def test_a_worker_of_its_own_prints_json_without_a_secret(make_app: MakeApp, instance: Instance):

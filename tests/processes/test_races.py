@@ -7,9 +7,9 @@ from threading import Barrier
 
 import pytest
 
-from pwreset.client import Client
+from pwreset import outbox
 from pwreset.extensions import db
-from pwreset.mail import outbox
+from pwreset.request_info import RequestInfo
 from tests.conftest import PASSWORD, MakeApp, add_user, link_in, path_of
 from tests.processes.conftest import Instance, Serve
 from tests.processes.servers import PATIENCE, Browser, Gunicorn, Page
@@ -19,7 +19,7 @@ ADDRESS = "alice@example.com"
 CLAIM_ALL = """
 import sys, time
 from pwreset import create_app
-from pwreset.mail import outbox
+from pwreset import outbox
 with create_app().app_context():
     time.sleep(max(0, float(sys.argv[1]) - time.time()))
     while row := outbox.claim():
@@ -60,7 +60,7 @@ def test_of_two_hundred_rows_four_processes_claim_each_once(make_app: MakeApp, i
     app = make_app()
     with app.app_context():
         for number in range(200):
-            outbox.enqueue("register", f"number{number}@example.com", Client())
+            outbox.enqueue("register", f"number{number}@example.com", RequestInfo())
         db.session.commit()
     start = time.time() + 4  # when all four have been loaded
     with ThreadPoolExecutor(4) as four:

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from pwreset import redaction
-from pwreset.redaction import redact
+from pwreset import logs
+from pwreset.logs import redact
 
 UID = "MTIz"
 TOKEN = "aSxR9Q.x3Yq-8_0123456789abcdefghijklmnopqrstuvwxyz"[:50]
@@ -19,7 +19,7 @@ CLEAN = "/password-reset-confirm/[redacted]"
 def log():
     """Return a logger with records as the application makes them, and what it wrote."""
     before = logging.getLogRecordFactory()
-    redaction.install()
+    logs.install()
     written = io.StringIO()
     logger = logging.Logger("a logger of its own")  # noqa: LOG001 (in no tree, so that no other test hears it)
     handler = logging.StreamHandler(written)
@@ -30,11 +30,13 @@ def log():
 
 
 def test_the_example_is_shaped_like_a_token(app):
+    from pwreset.accounts.tokens import token_generator
     from pwreset.models import User
-    from pwreset.password_reset.tokens import token_generator
 
     with app.app_context():
-        real = token_generator("reset").make_token(User(id=1, email="a@example.com", password_hash="!", stamp="s"))
+        real = token_generator("reset").make_token(
+            User(id=1, email="a@example.com", password_hash="!", security_stamp="s")
+        )
     assert len(real) == len(TOKEN) == 50
     assert real.index(".") == TOKEN.index(".")
     assert redact(f"x {real} y") == "x [redacted] y"
@@ -92,7 +94,7 @@ def test_a_token_is_known_by_its_shape_wherever_it_stands(text):
         "GET /password-reset/done/ HTTP/1.1",
         "Mail 7 sent (password_reset)",
         "Read it at http://127.0.0.1:5000/mailbox/0123456789abcdef0123456789abcdef",
-        "3.11.7 127.0.0.1:5000 pwreset.mail.delivery",
+        "3.11.7 127.0.0.1:5000 pwreset.outbox.delivery",
     ],
 )
 def test_all_other_text_stays_as_it_is(text):
@@ -164,7 +166,7 @@ def test_a_record_that_can_not_be_formatted_stays_logging_s_own_affair(log, monk
 
 def test_installing_it_twice_changes_nothing(log):
     once = logging.getLogRecordFactory()
-    redaction.install()
+    logs.install()
     assert logging.getLogRecordFactory() is once
 
 
@@ -173,7 +175,7 @@ def test_it_keeps_a_record_factory_that_was_there_before(log):
         pass
 
     logging.setLogRecordFactory(Special)
-    redaction.install()
+    logs.install()
     record = logging.getLogger("x").makeRecord("n", logging.INFO, "f", 1, LINK, (), None)
     assert isinstance(record, Special)
     assert record.getMessage() == CLEAN

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from pwreset.client import Client
+from pwreset import outbox
 from pwreset.extensions import db
-from pwreset.mail import outbox
+from pwreset.request_info import RequestInfo
 from tests.conftest import MakeApp, add_user
 from tests.processes.conftest import Instance, Serve
 from tests.processes.servers import PATIENCE, FlaskRun, Gunicorn, Server
@@ -113,7 +113,7 @@ def asked_for_by(app, *people):
         add_user(app, person, "seven green lanterns drift")
     with app.app_context():
         for person in people:
-            outbox.enqueue("password_reset", person, Client())
+            outbox.enqueue("password_reset", person, RequestInfo())
         db.session.commit()
 
 

@@ -16,12 +16,12 @@ from flask.sessions import SecureCookieSessionInterface
 from sqlalchemy import event, update
 
 from pwreset import accounts
-from pwreset.client import Client
 from pwreset.clock import utcnow
 from pwreset.extensions import db
-from pwreset.mail.retention import purge
-from pwreset.models import EndedSession, User
+from pwreset.models import RevokedSession, User
+from pwreset.outbox.retention import purge
 from pwreset.passwords import make_password
+from pwreset.request_info import RequestInfo
 from tests.conftest import NEW_PASSWORD, PASSWORD, MakeApp, Visitor, add_user, csrf_token
 
 COOKIE = "pwreset_session"
@@ -230,7 +230,7 @@ def test_a_session_that_ended_stays_dead_however_often_its_cookie_is_signed_anew
         thief.get(page)
     with app.app_context():
         purge()
-        assert db.session.query(EndedSession).count() == 0
+        assert db.session.query(RevokedSession).count() == 0
     assert not thief.is_signed_in()
 
 
@@ -282,7 +282,7 @@ def test_ended_sessions_are_kept_as_long_as_their_cookies_could_be_good(
     time_machine.move_to(datetime.now(UTC) + timedelta(days=days))
     with app.app_context():
         purge()
-        assert db.session.query(EndedSession).count() == left
+        assert db.session.query(RevokedSession).count() == left
 
 
 def test_the_session_is_a_new_one(app: Flask, alice: int, visitor: Visitor) -> None:
@@ -336,7 +336,7 @@ def test_a_login_as_another_leaves_nothing_of_the_first(app: Flask, alice: int, 
     visitor.log_in(remember="y")
     visitor.ask_for_reset("alice@example.com")
     with app.app_context():
-        accounts.end_sessions(accounts.find_by_id(alice))
+        accounts.revoke_sessions(accounts.find_by_id(alice))
         db.session.commit()
     visitor.log_in("bob@example.com")
     session = session_of(app, visitor)
@@ -361,7 +361,7 @@ def test_a_failed_login_leaves_who_is_logged_in(app: Flask, alice: int, visitor:
 
 @pytest.mark.parametrize(
     "forged",
-    ["", "1", "1.", "1.stamp", ".", "x.y", "-1.s", "²." + "s", "٣.s"],
+    ["", "1", "1.", "1.security_stamp", ".", "x.y", "-1.s", "²." + "s", "٣.s"],
 )
 def test_a_session_that_names_no_live_account_is_signed_out(app: Flask, alice: int, forged: str) -> None:
     visitor = Visitor(app)
@@ -409,7 +409,7 @@ def reset_during_check(app: Flask, alice: int, monkeypatch: pytest.MonkeyPatch):
 
     def check_slowly(password: str, encoded: str | None) -> bool:
         def reset() -> None:
-            write(app, alice, password_hash=make_password(NEW_PASSWORD), stamp="from-the-reset")
+            write(app, alice, password_hash=make_password(NEW_PASSWORD), security_stamp="from-the-reset")
 
         thread = threading.Thread(target=reset)
         thread.start()
@@ -442,7 +442,7 @@ def test_a_session_begun_with_the_old_password_does_not_outlive_a_reset_right_af
     token = csrf_token(visitor.get("/login/"))
 
     def reset() -> None:
-        write(app, alice, password_hash=make_password(NEW_PASSWORD), stamp="from-the-reset")
+        write(app, alice, password_hash=make_password(NEW_PASSWORD), security_stamp="from-the-reset")
 
     fields = {"email": "alice@example.com", "password": PASSWORD, "csrf_token": token}
     with after_commit(2, reset):  # the first is that of the try, before its password is looked at
@@ -459,7 +459,7 @@ def test_logins_and_resets_at_the_same_time_leave_one_password(app: Flask, alice
     def log_in() -> None:
         start.wait()
         with app.app_context():
-            accounts.authenticate("alice@example.com", PASSWORD, Client())
+            accounts.authenticate("alice@example.com", PASSWORD, RequestInfo())
             db.session.commit()
 
     def reset() -> None:

@@ -1,0 +1,31 @@
+"""What can happen to an account: its password, links, sessions, login throttle and security events."""
+
+from pwreset.accounts.service import (
+    Slot,
+    authenticate,
+    claim_slot,
+    create,
+    find,
+    find_by_id,
+    purge_unfinished,
+    record_login,
+    release_slot,
+    revoke,
+    revoke_sessions,
+    set_active,
+    set_password,
+)
+
+__all__ = [
+    "Slot",
+    "authenticate",
+    "create",
+    "find",
+    "find_by_id",
+    "purge_unfinished",
+    "record_login",
+    "revoke",
+    "revoke_sessions",
+    "set_active",
+    "set_password",
+]

@@ -1,0 +1,157 @@
+"""What makes a mailed link valid: a signature over the user's id with the user's present state in the key.
+
+Decides which state a link of each purpose depends on and how long it lives. There is no table of tokens: whatever
+changes the state (a new password, a login, another address, "sign out everywhere") ends the link. Only those of
+"This wasn't me" outlive what an attacker does first. A token must never
+reach a database, a log, a broker or an exception's message. Django's counterpart: `django/contrib/auth/tokens.py`.
+"""
+
+import base64
+import binascii
+import json
+from hashlib import sha256
+
+from flask import current_app
+from itsdangerous import BadSignature, SignatureExpired, TimestampSigner
+
+from pwreset.clock import utcnow
+from pwreset.models import User
+
+MAXIMUM_ID = 2**31 - 1  # PostgreSQL's integer; a larger one would be an error there instead of "no such user"
+MAXIMUM_LENGTH = 200  # characters; ours have 50
+# Each with the setting that says how long it lives; that of a notice, 7 days, is nobody's to shorten.
+PURPOSES = {
+    "reset": "PASSWORD_RESET_TIMEOUT",
+    "invite": "INVITE_TIMEOUT",
+    "cancel": "PASSWORD_RESET_TIMEOUT",
+    "notice": None,
+}
+NOTICE_LIFETIME = 7 * 86400  # seconds
+WASNT_ME = frozenset({"cancel", "notice"})
+
+
+class TokenError(Exception):
+    """The token does not open the page."""
+
+
+class TokenInvalid(TokenError):
+    """The token was never valid for this user and purpose, or is no longer: used, or the account changed since."""
+
+
+class TokenExpired(TokenError):
+    """The token would be valid, but its time is over."""
+
+
+class PasswordResetTokenGenerator:
+    """Makes and checks the tokens of one purpose; subclass it and pass it to `create_app(token_generator=...)`.
+
+    Args:
+        purpose: a name of `PURPOSES`. It is part of the key, so one purpose's token never opens another's page.
+    """
+
+    def __init__(self, purpose: str = "reset") -> None:
+        self.purpose = purpose
+
+    def make_token(self, user: User) -> str:
+        """Return a token for the user as it is now: the time, a dot and a signature, 50 characters of URL-safe text."""
+        uid = encode_uid(user.id)
+        return self._signer(user).sign(uid).decode("ascii").removeprefix(f"{uid}.")
+
+    def check_token(self, user: User | None, token: str | None) -> bool:
+        """Whether the token opens the page now (Django's method)."""
+        try:
+            self.verify(user, token)
+        except TokenError:
+            return False
+        return True
+
+    def has_expired(self, user: User | None, token: str | None) -> bool:
+        """Whether the token would open the page, had it not outlived its time."""
+        try:
+            self.verify(user, token)
+        except TokenError as error:
+            return isinstance(error, TokenExpired)
+        return False
+
+    def verify(self, user: User | None, token: str | None) -> User:
+        """Return the user if the token opens the page now.
+
+        Raises:
+            TokenExpired: if it is authentic but older than the purpose's lifetime.
+            TokenInvalid: otherwise.
+        """
+        if user is None or not token or not user.is_active or not _is_canonical(token):
+            raise TokenInvalid
+        try:
+            self._signer(user).unsign(f"{encode_uid(user.id)}.{token}", max_age=self.lifetime)
+        except SignatureExpired as error:
+            ahead = error.date_signed is not None and error.date_signed > utcnow()  # the library says expired here too
+            raise (TokenInvalid if ahead else TokenExpired) from None
+        except BadSignature:  # the library's message holds what was signed
+            raise TokenInvalid from None
+        return user
+
+    @property
+    def lifetime(self) -> int:
+        """How long a token of this purpose lives, in seconds."""
+        setting = PURPOSES[self.purpose]
+        return int(current_app.config[setting]) if setting else NOTICE_LIFETIME
+
+    def state(self, user: User) -> list[str | int | None]:
+        """Return what the token depends on, beside the secret key.
+
+        The hash changes with every password (the salt, even for the same one); the stamp with every reset, change,
+        deactivation and "sign out everywhere"; a login shows that the password was found again; an address that changed
+        may belong to somebody else. The same ingredients as Django's `_make_hash_value`, and the stamp.
+
+        What says "This wasn't me" depends on account and address alone: an attacker logs in, or sets a password, first.
+        """
+        if self.purpose in WASNT_ME:
+            return [user.id, user.email]
+        last_login = user.last_login.isoformat() if user.last_login else None
+        return [user.id, user.password_hash, user.security_stamp, last_login, user.email]
+
+    def _signer(self, user: User) -> TimestampSigner:
+        # JSON, since fields that are only joined could run together and sign another state.
+        salt = json.dumps(["pwreset", self.purpose, *self.state(user)])
+        keys = [*reversed(current_app.config["SECRET_KEY_FALLBACKS"]), current_app.config["SECRET_KEY"]]
+        return TimestampSigner(keys, salt=salt, key_derivation="hmac", digest_method=sha256)
+
+
+def token_generator(purpose: str) -> PasswordResetTokenGenerator:
+    """Return the present application's generator for a purpose; the one passed to `create_app` serves `reset`."""
+    custom = current_app.extensions.get("pwreset_token_generator")
+    return custom if custom and purpose == "reset" else PasswordResetTokenGenerator(purpose)
+
+
+def encode_uid(user_id: int) -> str:
+    """Return the id as Django writes it into links: its decimal digits in unpadded URL-safe base64."""
+    return _encode(str(user_id).encode("ascii"))
+
+
+def decode_uid(uidb64: str) -> int | None:
+    """Return the id, or None for anything `encode_uid` would not have written."""
+    try:
+        digits = _decode(uidb64).decode("ascii")
+    except (ValueError, binascii.Error):
+        return None
+    if not digits.isdigit() or len(digits) > 10 or encode_uid(int(digits)) != uidb64:
+        return None
+    return int(digits) if 0 < int(digits) <= MAXIMUM_ID else None
+
+
+def _is_canonical(token: str) -> bool:
+    # The last base64 character has spare bits, so four spellings of one signature verify; only one was mailed.
+    parts = token.split(".")
+    try:
+        return len(token) <= MAXIMUM_LENGTH and all(part and _encode(_decode(part)) == part for part in parts)
+    except (ValueError, binascii.Error):
+        return False
+
+
+def _encode(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).rstrip(b"=").decode("ascii")
+
+
+def _decode(text: str) -> bytes:
+    return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)

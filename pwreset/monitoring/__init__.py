@@ -1,0 +1,1 @@
+"""What an operator watches: health, metrics, counters, the state of the queue."""

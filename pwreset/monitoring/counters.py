@@ -1,0 +1,57 @@
+"""How often things happened, over all processes and restarts.
+
+Decides what is counted and how a number is kept: in one row for each, raised in the transaction of what it counts, so
+that every process reports the same and nothing is counted that was rolled back. It must not hold anything about a
+person: a number tells of nobody.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import select
+
+from pwreset.clock import utcnow
+from pwreset.database import INSERT
+from pwreset.extensions import db
+from pwreset.models import Counter
+
+
+class Counted(StrEnum):
+    """The names of the counters, as stored."""
+
+    DELIVERED = "delivered"
+    NO_RECIPIENT = "unaddressed"  # nobody to mail: no account, or none that may be mailed
+    MERGED = "merged"
+    EXPIRED = "expired"
+    FAILED = "failed"
+    PURGED = "purged"  # failed long ago, and deleted since
+    RETRIED = "retried"
+    COMPLETED = "completed"
+    LIMITED = "limited"
+    WORKER_HEARTBEAT = "seen"
+
+
+def add(name: Counted, kind: str, number: int = 1) -> None:
+    """Raise a counter in the present transaction, as its last statement: the row stays locked until the commit.
+
+    Args:
+        name: what happened.
+        kind: to what; a mail's kind, an endpoint.
+        number: how often.
+    """
+    now = utcnow()
+    fresh = INSERT[db.engine.dialect.name](Counter).values(name=name, kind=kind, value=number, updated_at=now)
+    raised = {"value": Counter.value + number, "updated_at": now}
+    db.session.execute(fresh.on_conflict_do_update(index_elements=["name", "kind"], set_=raised))
+
+
+def totals() -> dict[tuple[str, str], int]:
+    """Return every counter that is not 0, by name and kind."""
+    query = select(Counter.name, Counter.kind, Counter.value).order_by(Counter.name, Counter.kind)
+    return {(name, kind): value for name, kind, value in db.session.execute(query)}
+
+
+def last(name: Counted) -> datetime | None:
+    """Return when a counter was last raised."""
+    query = select(Counter.updated_at).where(Counter.name == name).order_by(Counter.updated_at.desc()).limit(1)
+    return db.session.scalar(query)

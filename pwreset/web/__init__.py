@@ -1,0 +1,1 @@
+"""What every page shares: security checks and headers, error pages, forms, generic views, the mailbox."""

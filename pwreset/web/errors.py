@@ -1,0 +1,105 @@
+"""What a person sees when something is wrong: one page, with the right status and a way on.
+
+Decides the words. The pages of errors from 500 on must not touch the database, which may be what is wrong.
+"""
+
+import time
+from math import ceil
+
+from flask import Flask, current_app, render_template, request
+from flask_limiter import RateLimitExceeded
+from flask_wtf.csrf import CSRFError
+from sqlalchemy import exc
+from werkzeug.exceptions import HTTPException
+from werkzeug.routing import Rule
+
+from pwreset.accounts.login_throttle import LoginThrottled
+from pwreset.clock import humanize_wait
+from pwreset.database import UNAVAILABLE
+from pwreset.extensions import limiter
+from pwreset.request_info import current_request_info
+from pwreset.web.security import ForeignForm
+
+WORDS = {
+    400: ("Bad request", "The request could not be understood. Go back and try again."),
+    403: ("Forbidden", "You may not see this page."),
+    404: ("Page not found", "There is nothing at this address. If you followed a link, check that it is whole."),
+    405: ("Method not allowed", "This page can't be used in this way."),
+    411: ("Length required", "What was sent did not say how long it is."),
+    413: ("Too much at once", "What was sent is larger than this site takes."),
+    429: ("Too many tries", "They came from your network, which has to wait. Try again in {wait}."),
+    500: ("Something went wrong", "The mistake is ours and has been noted. Try again in a moment."),
+    503: ("Not available right now", "What you sent was not taken in. Try again in a moment."),
+}
+TOO_MANY_FAILURES = (
+    "Too many failed tries",
+    "Wrong passwords for this address came from your network. Try again in {wait}, or reset the password.",
+)
+FORM_TOO_OLD = (
+    "This form has expired",
+    "You logged in, logged out or set a password elsewhere, or this browser keeps no cookies. Open the form again.",
+)
+FORM_FROM_ELSEWHERE = (
+    "This form came from another address",
+    "It was opened under another name, port or scheme than this site has. Open the site's own address and try again.",
+)
+
+
+def init_app(app: Flask) -> None:
+    """Bind the pages to the application."""
+    app.register_error_handler(HTTPException, show)
+    app.register_error_handler(LoginThrottled, show_failures)
+    for unavailable in UNAVAILABLE:
+        app.register_error_handler(unavailable, show_unavailable)
+
+
+def show(error: HTTPException) -> tuple[str, int, dict[str, str]]:
+    """Render the page of an HTTP error."""
+    cause = getattr(error, "original_exception", None)
+    if isinstance(cause, UNAVAILABLE):  # met by a page of ours, which asks who is logged in
+        return show_unavailable(cause)
+    code = error.code or 500
+    title, message = WORDS.get(code, (error.name, "Go back and try again."))
+    if isinstance(error, CSRFError | ForeignForm):
+        title, message = FORM_TOO_OLD if isinstance(error, CSRFError) else FORM_FROM_ELSEWHERE
+    if isinstance(error, RateLimitExceeded):
+        current_app.extensions["pwreset_rejected_requests"].add(request.endpoint or "", current_request_info())
+        return show_wait(_seconds_left(), title, message)
+    headers = {}
+    if code == 405:
+        headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
+    retry = request.path if isinstance(error, CSRFError) and _has_page(request.url_rule) else None
+    return render_template("error.html", code=code, title=title, message=message, retry_url=retry), code, headers
+
+
+def show_failures(error: LoginThrottled) -> tuple[str, int, dict[str, str]]:
+    """Render the page of a login that is not looked at; the same with and without an account."""
+    return show_wait(error.retry_after, *TOO_MANY_FAILURES, leads_to_reset=True)
+
+
+def show_wait(
+    seconds: int, title: str, message: str, *, leads_to_reset: bool = False
+) -> tuple[str, int, dict[str, str]]:
+    """Render a 429 that says how long to wait, to people and (RFC 9110 section 10.2.3) to programs."""
+    words = {"title": title, "message": message.format(wait=humanize_wait(seconds))}
+    return render_template("error.html", code=429, reset=leads_to_reset, **words), 429, {"Retry-After": str(seconds)}
+
+
+def _seconds_left() -> int:
+    limit = limiter.current_limit
+    if limit is None:
+        return 60
+    # The window ends with its oldest request; `reset_at` is up to a second later.
+    return min(max(1, ceil(limit.window.reset_time - time.time())), limit.limit.get_expiry())
+
+
+def _has_page(rule: Rule | None) -> bool:
+    return rule is not None and "GET" in (rule.methods or ())
+
+
+def show_unavailable(error: exc.SQLAlchemyError) -> tuple[str, int, dict[str, str]]:
+    """Render the page for a database that does not answer, the same for everybody."""
+    why = str(getattr(error, "orig", None) or type(error).__name__)
+    current_app.logger.error("The database does not answer: %s", why.partition("\n")[0])
+    title, message = WORDS[503]
+    return render_template("error.html", code=503, title=title, message=message), 503, {"Retry-After": "10"}

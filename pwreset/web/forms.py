@@ -1,0 +1,126 @@
+"""Fields that several forms share, with the attributes browsers and password managers go by.
+
+Decides syntax only: no field looks anything up, since what a form says must not depend on who has an account.
+"""
+
+from typing import Any
+
+from flask import current_app
+from flask_wtf import FlaskForm
+from wtforms import EmailField, PasswordField
+from wtforms import ValidationError as FieldError
+from wtforms.validators import InputRequired
+
+from pwreset import addresses
+from pwreset.models import User
+from pwreset.passwords import (
+    MAX_LENGTH,
+    PasswordValidator,
+    ValidationError,
+    default_validators,
+    password_validators_help_texts,
+    prepare,
+    validate_password,
+)
+
+# As typed, in code points: composed (NFC) it may be a quarter as long, and the rules measure that.
+LONGEST_TYPED = 4 * MAX_LENGTH
+REQUESTED_AGAIN = "You asked again. Another mail can take a minute."  # said whoever has an account
+
+
+class AddressField(EmailField):
+    """An e-mail address; after validation `field.data` is in its stored form."""
+
+    def __init__(self, label: str = "Email address", **kwargs: Any) -> None:
+        attributes = {"autocomplete": "email", "inputmode": "email", "autocapitalize": "none", "spellcheck": "false"}
+        attributes |= {"maxlength": str(addresses.MAXIMUM_LENGTH)} | kwargs.pop("render_kw", {})
+        super().__init__(
+            label, [InputRequired("Enter your email address."), _normalized], render_kw=attributes, **kwargs
+        )
+
+
+class PasswordInput(PasswordField):
+    """A password, kept as typed: never stripped, never sent back to the page."""
+
+    def __init__(self, label: str, *, autocomplete: str, **kwargs: Any) -> None:
+        attributes = {"autocomplete": autocomplete, "autocapitalize": "none", "spellcheck": "false"}
+        super().__init__(label, [InputRequired("Enter a password."), _bounded], render_kw=attributes, **kwargs)
+
+
+class AddressForm(FlaskForm):
+    """An address, and nothing else."""
+
+    email = AddressField()
+
+    @property
+    def address(self) -> str:
+        """The address in its stored form, once the form is valid."""
+        return self.email.data or ""
+
+
+class EmptyForm(FlaskForm):
+    """A button, and the CSRF token that goes with it."""
+
+
+def _normalized(_form: FlaskForm, field: EmailField) -> None:
+    try:
+        field.data = addresses.normalize(field.data or "")
+    except addresses.AddressError as error:
+        raise FieldError(str(error)) from None
+
+
+def _bounded(_form: FlaskForm, field: PasswordField) -> None:
+    if len(field.data or "") > LONGEST_TYPED:
+        message = f"A password has at most {MAX_LENGTH:,} characters."
+        raise FieldError(message)
+
+
+class PasswordResetForm(AddressForm):
+    """Where to send the link."""
+
+
+class SetPasswordForm(FlaskForm):
+    """A new password, twice; all complaints are shown at once.
+
+    Args:
+        user: whose password it will be; the rules look at the address.
+    """
+
+    new_password1 = PasswordInput("New password", autocomplete="new-password")
+    new_password2 = PasswordInput("New password, again", autocomplete="new-password")
+
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+        self.user = user
+        super().__init__(*args, **kwargs)
+
+    def validate(self, extra_validators: Any = None) -> bool:
+        """Check both fields, that they are the same, and every rule."""
+        checks = super().validate(extra_validators), self._passwords_match(), self._password_is_good()
+        return all(checks)
+
+    def _passwords_match(self) -> bool:
+        first, second = self.new_password1.data, self.new_password2.data
+        if first and second and prepare(first) != prepare(second):
+            self.new_password2.errors = [*self.new_password2.errors, "The two passwords are not the same."]
+            return False
+        return True
+
+    def _password_is_good(self) -> bool:
+        if not self.new_password1.data or self.new_password1.errors:
+            return False
+        try:
+            validate_password(self.new_password1.data, self.user, password_validators())
+        except ValidationError as error:
+            self.new_password1.errors = [*self.new_password1.errors, *error.messages]
+            return False
+        return True
+
+
+def password_validators() -> list[PasswordValidator]:
+    """Return this site's rules for a new password."""
+    return default_validators(current_app.config["PASSWORD_MIN_LENGTH"], current_app.config["SITE_NAME"])
+
+
+def help_texts() -> list[str]:
+    """Return the rules in words, in the order they are checked."""
+    return password_validators_help_texts(password_validators())

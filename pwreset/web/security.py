@@ -1,0 +1,159 @@
+"""What every request must pass and every response carries.
+
+Decides which hosts are answered, which origins may post a form, what a body may hold, and the headers. It runs before
+any view and must not touch the database.
+"""
+
+import logging
+import re
+from urllib.parse import urlsplit
+
+from flask import Flask, Response, abort, current_app, make_response, render_template, request
+from werkzeug.exceptions import BadRequest
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from config import is_loopback
+from pwreset.clock import at_most_every
+
+MAXIMUM_BODY = 64 * 1024  # bytes
+MAXIMUM_PARAMETERS = 50  # in a form or a query; the largest form here has five
+WITH_PORT = re.compile(r"\A(?:\[([0-9A-Fa-f:.]+)\](?::\d+)?|([\d.]+):\d+)\Z")
+CONTENT_SECURITY_POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' data:",
+    "form-action": "'self'",
+    "frame-src": "'self'",
+    "frame-ancestors": "'none'",
+    "base-uri": "'none'",
+}
+HEADERS = {
+    # With no-referrer browsers send `Origin: null` with forms, and the check of the origin would refuse them.
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+# Anybody can send a wrong host, and as often as they like: once a minute is enough to say what to mend.
+time_to_warn_of_hosts, time_to_warn_of_origins = at_most_every(60), at_most_every(60)
+logger = logging.getLogger(__name__)
+
+
+class ForeignForm(BadRequest):
+    """A form that came from the page of another origin."""
+
+
+class Proxies(ProxyFix):
+    """Takes address and scheme from what the trusted proxies say.
+
+    It splits at every comma, where Werkzeug honours quotes: one that a client sends would swallow what its proxy adds.
+    Some proxies write the client's port behind its address; with it all clients would count as one, unknown.
+    """
+
+    def _get_real_value(self, trusted: int, value: str | None) -> str | None:
+        words = [word.strip() for word in (value or "").split(",")]
+        return WITH_PORT.sub(r"\1\2", words[-trusted]) if 0 < trusted <= len(words) else None
+
+
+def init_app(app: Flask) -> None:
+    """Bind the checks and headers to the application; call it before CSRFProtect, so that the host is checked first."""
+    app.before_request(check_host)
+    app.before_request(check_origin)
+    app.before_request(check_form)
+    app.after_request(set_headers)
+    proxies = app.config["TRUSTED_PROXIES"]
+    if proxies:
+        app.wsgi_app = Proxies(app.wsgi_app, x_for=proxies, x_proto=proxies)  # type: ignore[method-assign]
+
+
+def content_security_policy(**changes: str) -> str:
+    """Return the policy's text; `frame_ancestors="'self'"` changes one directive."""
+    directives = CONTENT_SECURITY_POLICY | {name.replace("_", "-"): value for name, value in changes.items()}
+    return "; ".join(f"{name} {value}" for name, value in directives.items())
+
+
+def check_host() -> Response | None:
+    """Answer 400 to a Host that is not this site's, before anything could be built from it.
+
+    Public: the host of PUBLIC_URL (and any loopback name for `/healthz` and `/metrics`). Local: loopback names only,
+    so that no other site's name can be pointed at this machine (DNS rebinding).
+    """
+    public = current_app.config["PUBLIC_URL"]
+    if (public is None or request.path in {"/healthz", "/metrics"}) and is_loopback(host_name()):
+        return None
+    # The name alone: links never take the port from a request, and a proxy may pass the host without it.
+    if public is not None and host_name() == urlsplit(public).hostname:
+        return None
+    if time_to_warn_of_hosts():
+        logger.warning("Refused a request for another host than %s. A proxy must pass Host on.", public or "loopback")
+    # A template of its own: `url_for` has nothing to go by under a host that is not trusted.
+    own = f"http://127.0.0.1:{request.environ.get('SERVER_PORT', 5000)}"
+    return make_response(render_template("bad_host.html", local_mode=public is None, local_url=own), 400)
+
+
+def check_origin() -> None:
+    """Refuse a form that another site posted, where the browser says which (Origin, RFC 6454).
+
+    Beside the CSRF token, and instead of Flask-WTF's Referer check, which proxies and privacy settings break.
+    """
+    sent = request.headers.get("Origin")
+    if request.method == "POST" and sent is not None:
+        own = current_app.config["PUBLIC_URL"] or f"{request.scheme}://{request.host}"
+        if sent.lower() != own.lower():
+            if time_to_warn_of_origins():
+                logger.warning("Refused a form from another origin than %s (scheme, host and port count).", own)
+            raise ForeignForm
+
+
+def check_form() -> None:
+    """Refuse what no form here sends: half a body, files, JSON, a repeated field (two readers could take either).
+
+    Flask-WTF would take files and JSON for the form, and hand a view an upload or a number where it expects text.
+    Parameters are counted before they are taken apart (MAX_FORM_PARTS, which Werkzeug checks, is about multipart forms
+    only).
+    """
+    if "Transfer-Encoding" in request.headers:
+        abort(411)  # what is beyond MAXIMUM_BODY would be cut off, and the rest believed
+    is_form = request.mimetype == "application/x-www-form-urlencoded"
+    words = request.get_data() if is_form else b""
+    if is_form and len(words) != (request.content_length or 0):
+        abort(400)  # the line broke off: gunicorn hands over what came, and Werkzeug believes it
+    if max(words.count(b"&"), request.query_string.count(b"&")) >= MAXIMUM_PARAMETERS:
+        abort(413)
+    if any(len(values) > 1 for _, values in request.form.lists()):
+        abort(400)
+    if request.files or (request.method == "POST" and request.is_json):
+        abort(400)
+
+
+def set_headers(response: Response) -> Response:
+    """Put the security headers on; pages are not kept by any cache, static files are.
+
+    A redirect within the site names a path alone: Werkzeug's own, to a path with a slash at the end, would repeat what
+    the request says of port and scheme.
+    """
+    location = urlsplit(response.headers.get("Location", ""))
+    if location.netloc and location.netloc == request.host:
+        path = "/" + location.path.lstrip("/\\")  # two would be another host
+        response.headers["Location"] = location._replace(scheme="", netloc="", path=path).geturl()
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    response.headers.setdefault("Content-Security-Policy", content_security_policy())
+    if request.endpoint != "static" or response.status_code >= 400:  # whose page depends on who is signed in
+        response.headers.setdefault("Cache-Control", "no-store")
+    if (current_app.config["PUBLIC_URL"] or "").startswith("https:"):
+        response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
+    return response
+
+
+def host_name() -> str:
+    """Return the name that the request asks for, without a port; empty where it is none."""
+    try:
+        parts = urlsplit(f"//{request.host}")
+        _ = parts.port  # raises for what is no port, such as `80:80`
+    except ValueError:
+        return ""
+    return parts.hostname or ""

@@ -1,0 +1,336 @@
+"""Accounts: who is the same, and that credentials change by compare-and-set only."""
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+from flask import Flask
+from sqlalchemy import event, update
+
+from pwreset import accounts
+from pwreset.clock import utcnow
+from pwreset.extensions import db
+from pwreset.models import User
+from pwreset.outbox.retention import purge
+from pwreset.request_info import RequestInfo
+from tests.conftest import NEW_PASSWORD, PASSWORD, add_user
+
+
+@pytest.fixture(autouse=True)
+def context(app: Flask) -> Iterator[None]:
+    """Run every test inside the application."""
+    with app.app_context():
+        yield
+
+
+def write(user_id: int, **values: Any) -> None:
+    """Change an account on a connection of its own, behind this session's back."""
+    with db.engine.begin() as connection:
+        connection.execute(update(User).where(User.id == user_id).values(**values))
+
+
+def stored(user_id: int) -> User:
+    """Return the account as the database has it."""
+    db.session.rollback()
+    user = accounts.find_by_id(user_id)
+    assert user is not None
+    return user
+
+
+def credentials(user_id: int) -> tuple[str, str]:
+    user = stored(user_id)
+    return user.password_hash, user.security_stamp
+
+
+# --- who is the same
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("josé@example.com", "JOSÉ@example.com"),
+        ("josé@example.com", "jose\u0301@example.com"),
+        ("alice@example.com", "ALICE@example.com"),
+        ("alice@example.com", "ａlice@example.com"),
+        ("strasse@example.com", "straße@example.com"),
+        ("ﬁle@example.com", "file@example.com"),
+        ("σοφός@example.com", "ΣΟΦΌΣ@example.com"),
+        ("mike@example.com", "MIKE@example.com"),
+        ("kelvin@example.com", "\u212aelvin@example.com"),
+    ],
+)
+def test_another_spelling_of_an_address_is_no_second_account(first: str, second: str) -> None:
+    user = accounts.create(first)
+    assert accounts.create(second) is None
+    assert accounts.find(second) == user
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("josé@example.com", "jose@example.com"),
+        ("mike@example.com", "mıke@example.com"),
+        ("a.b@example.com", "ab@example.com"),
+        ("a+b@example.com", "a@example.com"),
+        ("a@example.com", "a@example.org"),
+        ("аlice@example.com", "alice@example.com"),
+    ],
+)
+def test_a_different_address_is_another_account(first: str, second: str) -> None:
+    accounts.create(first)
+    assert accounts.create(second) is not None
+
+
+def test_a_conflict_changes_nothing(alice: int) -> None:
+    before = credentials(alice)
+    accounts.create("ALICE@example.com", NEW_PASSWORD)
+    user = stored(alice)
+    assert ((user.password_hash, user.security_stamp), user.email) == (before, "alice@example.com")
+
+
+def test_of_accounts_made_at_the_same_time_one_is_made(app: Flask) -> None:
+    made: list[bool] = []
+    start = threading.Barrier(6)
+
+    def make() -> None:
+        with app.app_context():
+            start.wait()
+            made.append(accounts.create("new@example.com", None) is not None)
+
+    threads = [threading.Thread(target=make) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(made) == [False] * 5 + [True]
+
+
+def test_an_account_without_a_password_has_djangos_marker() -> None:
+    user = accounts.create("new@example.com")
+    assert user is not None
+    assert (user.password_hash[0], user.has_usable_password()) == ("!", False)
+
+
+def test_every_account_has_a_stamp_of_its_own(app: Flask, alice: int) -> None:
+    bob = add_user(app, "bob@example.com", PASSWORD)
+    first, second = stored(alice).security_stamp, stored(bob).security_stamp
+    assert first != second
+    assert len(first) == 32
+
+
+@pytest.mark.parametrize("user_id", [0, -1, 999, 2**31 - 1])
+def test_an_id_without_an_account_is_nobody(alice: int, user_id: int) -> None:
+    assert accounts.find_by_id(user_id) is None
+
+
+# --- compare-and-set
+
+
+def test_a_password_and_the_stamp_change_together(alice: int) -> None:
+    before = credentials(alice)
+    assert accounts.set_password(stored(alice), NEW_PASSWORD) is True
+    db.session.commit()
+    after = credentials(alice)
+    assert (before[0] != after[0], before[1] != after[1]) == (True, True)
+    assert stored(alice).check_password(NEW_PASSWORD)
+
+
+STALE = [{"stamp": "another"}, {"is_active": False}]
+
+
+@pytest.mark.parametrize("change", STALE)
+def test_a_password_judged_by_stale_credentials_is_not_set(alice: int, change: dict[str, Any]) -> None:
+    user = stored(alice)
+    write(alice, **change)
+    assert accounts.set_password(user, NEW_PASSWORD) is False
+    db.session.commit()
+    assert not stored(alice).check_password(NEW_PASSWORD)
+
+
+@pytest.mark.parametrize("change", STALE)
+def test_a_login_judged_by_stale_credentials_is_not_dated(alice: int, change: dict[str, Any]) -> None:
+    user = stored(alice)
+    write(alice, **change)
+    assert accounts.record_login(user) is False
+    db.session.commit()
+    assert stored(alice).last_login is None
+
+
+@pytest.mark.parametrize("change", [{"last_login": utcnow()}, {"mailed_at": utcnow()}, {"password_hash": "$new$"}])
+def test_a_login_meanwhile_does_not_stop_a_new_password(alice: int, change: dict[str, Any]) -> None:
+    user = stored(alice)
+    write(alice, **change)
+    assert accounts.set_password(user, NEW_PASSWORD) is True
+
+
+def test_ending_sessions_changes_the_stamp_alone(alice: int) -> None:
+    before = credentials(alice)
+    assert accounts.revoke_sessions(stored(alice)) is True
+    db.session.commit()
+    after = credentials(alice)
+    assert (before[0] == after[0], before[1] == after[1]) == (True, False)
+
+
+def test_a_hash_made_anew_meanwhile_does_not_save_the_sessions(alice: int) -> None:
+    user = stored(alice)
+    stamp = user.security_stamp
+    write(alice, password_hash="$argon2id$another")
+    assert accounts.revoke_sessions(user) is True
+    db.session.commit()
+    assert stored(alice).security_stamp != stamp
+
+
+def test_sessions_that_somebody_else_ended_are_not_ended_again(alice: int) -> None:
+    user = stored(alice)
+    write(alice, security_stamp="another")
+    assert accounts.revoke_sessions(user) is False
+    db.session.commit()
+    assert stored(alice).security_stamp == "another"
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_switching_an_account_changes_its_stamp(alice: int, active: bool) -> None:
+    before = stored(alice).security_stamp
+    accounts.set_active(stored(alice), active=active)
+    db.session.commit()
+    after = stored(alice)
+    assert (after.is_active, after.security_stamp != before) == (active, True)
+
+
+def test_of_passwords_set_at_the_same_time_one_is_set(app: Flask, alice: int) -> None:
+    passwords = [f"{PASSWORD} number {number}" for number in range(6)]
+    start = threading.Barrier(len(passwords))
+    won: list[str] = []
+
+    def choose(password: str) -> None:
+        with app.app_context():
+            user = accounts.find_by_id(alice)
+            db.session.rollback()
+            user = accounts.find_by_id(alice)
+            start.wait()
+            if accounts.set_password(user, password):
+                won.append(password)
+            db.session.commit()
+
+    # Each has read the account before any writes: SQLite then lets one writer through and tells the others so.
+    threads = [threading.Thread(target=choose, args=[password]) for password in passwords]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(threading, "excepthook", lambda _: None)
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(won) == 1
+    assert [password for password in passwords if stored(alice).check_password(password)] == won
+
+
+# --- authenticate
+
+
+def test_authentication_runs_the_same_statements_for_known_and_unknown(app: Flask, alice: int) -> None:
+    add_user(app, "carol@example.com", None)
+    seen: dict[str, list[str]] = {}
+    for email in ("alice@example.com", "carol@example.com", "nobody@example.com"):
+        statements = seen.setdefault(email, [])
+
+        def note(_conn: Any, _cursor: Any, statement: str, *_: Any, to: list[str] = statements) -> None:
+            to.append(statement)
+
+        event.listen(db.engine, "before_cursor_execute", note)
+        accounts.authenticate(email, "wrong", RequestInfo())
+        db.session.commit()
+        event.remove(db.engine, "before_cursor_execute", note)
+    first, *others = seen.values()
+    assert len(first) == 3  # the try is counted, the account looked up, the failure noted
+    assert others == [first, first]
+
+
+# --- the turn to be mailed
+
+MINUTE = timedelta(minutes=1)
+
+
+def claim_slot(user_id: int) -> accounts.Slot | None:
+    """Take an account's turn and commit, as the worker does."""
+    turn = accounts.claim_slot(stored(user_id), MINUTE)
+    db.session.commit()
+    return turn
+
+
+def test_a_second_mail_within_the_interval_waits(alice: int) -> None:
+    assert [claim_slot(alice) is not None for _ in range(2)] == [True, False]
+
+
+@pytest.mark.parametrize(("seconds", "free"), [(59, False), (61, True)])
+def test_the_turn_comes_back_after_the_interval(alice: int, seconds: int, free: bool) -> None:
+    write(alice, cooldown_started_at=utcnow() - timedelta(seconds=seconds))
+    assert (claim_slot(alice) is not None) is free
+
+
+@pytest.mark.parametrize("before", [None, utcnow() - timedelta(hours=1)])
+def test_a_turn_that_came_to_nothing_is_given_back(alice: int, before: datetime | None) -> None:
+    write(alice, cooldown_started_at=before)
+    turn = claim_slot(alice)
+    assert turn is not None
+    accounts.release_slot(turn)
+    db.session.commit()
+    assert stored(alice).cooldown_started_at == before
+
+
+def test_a_turn_that_somebody_else_took_since_is_not_given_back(alice: int) -> None:
+    turn = claim_slot(alice)
+    assert turn is not None
+    later = utcnow() + timedelta(minutes=2)
+    write(alice, cooldown_started_at=later)
+    accounts.release_slot(turn)
+    db.session.commit()
+    assert stored(alice).cooldown_started_at == later
+
+
+def test_one_accounts_turn_is_not_anothers(app: Flask, alice: int) -> None:
+    bob = add_user(app, "bob@example.com", PASSWORD)
+    assert [claim_slot(alice) is not None, claim_slot(bob) is not None] == [True, True]
+
+
+# --- purging
+
+
+def unfinished(**values: Any) -> int:
+    """Add an account of eight days that never chose a password, with these differences, and return its id."""
+    user = accounts.create("new@example.com")
+    assert user is not None
+    write(user.id, **{"created_at": utcnow() - timedelta(days=8), **values})
+    return user.id
+
+
+@pytest.mark.parametrize("mailed_at", [None, utcnow() - timedelta(days=3, hours=2)])
+def test_an_account_never_finished_is_purged(mailed_at: datetime | None) -> None:
+    unfinished(cooldown_started_at=mailed_at)
+    assert accounts.purge_unfinished() == 1
+    assert accounts.find("new@example.com") is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"created_at": utcnow() - timedelta(days=6, hours=23)},
+        {"is_active": False},
+        {"last_login": utcnow()},
+        {"mailed_at": utcnow() - timedelta(days=2, hours=23)},
+        {"password_hash": "$argon2id$v=19$m=19456,t=2,p=1$AAAA$AAAA"},
+    ],
+)
+def test_other_accounts_are_kept(values: dict[str, Any]) -> None:
+    unfinished(**values)
+    assert accounts.purge_unfinished() == 0
+    assert accounts.find("new@example.com") is not None
+
+
+def test_a_used_id_is_never_handed_out_again() -> None:
+    purged = unfinished()
+    purge()
+    later = accounts.create("later@example.com")
+    assert later is not None
+    assert later.id > purged

@@ -1,0 +1,222 @@
+"""Statistics: every mail asked for is found again in one number, and whether anybody delivers."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from flask import Flask
+
+from pwreset import outbox
+from pwreset.extensions import db
+from pwreset.monitoring import counters, queue_status
+from pwreset.monitoring.counters import Counted
+from tests.conftest import PASSWORD, MakeApp, PostRoom, Visitor, add_user, link_in
+from tests.mail.office import app_for, ask, deliver, wait_over
+from tests.smtp.servers import SMTPServer, in_turn
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+ALICE, NOBODY, RESET = "alice@example.com", "nobody@example.com", "password_reset"
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    with time_machine.travel(NOON, tick=False) as traveller:
+        yield traveller
+
+
+def requests(app: Flask) -> dict[str, int]:
+    with app.app_context():
+        return queue_status.requests()
+
+
+def totals(app: Flask) -> dict[tuple[str, str], int]:
+    with app.app_context():
+        return {key: number for key, number in counters.totals().items() if key[0] != "seen"}
+
+
+def is_stalled(app: Flask) -> bool:
+    with app.app_context():
+        return queue_status.is_stalled()
+
+
+def test_a_request_is_counted_while_it_waits_and_when_it_is_mailed(app: Flask, visitor: Visitor, alice: int) -> None:
+    visitor.ask_for_reset(ALICE)
+    assert (requests(app), totals(app)) == ({RESET: 1}, {})
+    deliver(app)
+    assert (requests(app), totals(app)) == ({RESET: 1}, {("delivered", RESET): 1})
+
+
+def test_a_request_for_nobody_is_counted_as_one(app: Flask, visitor: Visitor) -> None:
+    visitor.ask_for_reset(NOBODY)
+    deliver(app)
+    assert (requests(app), totals(app)) == ({RESET: 1}, {("unaddressed", RESET): 1})
+
+
+def test_a_request_that_another_mail_answers_is_counted_as_merged(app: Flask, alice: int) -> None:
+    for _ in range(3):
+        ask(app, ALICE, RESET)
+    deliver(app)
+    assert requests(app) == {RESET: 3}
+    assert totals(app) == {("delivered", RESET): 1, ("merged", RESET): 1}
+    with app.app_context():
+        assert queue_status.counts() == {"due": 0, "waiting": 1, "failed": 0}
+
+
+def test_a_request_that_is_too_old_is_counted_as_expired(app: Flask, clock, alice: int) -> None:
+    ask(app, ALICE, RESET)
+    clock.shift(timedelta(hours=25))
+    deliver(app)
+    assert (requests(app), totals(app)) == ({RESET: 1}, {("expired", RESET): 1})
+
+
+def test_a_failure_for_now_is_counted_each_time_and_the_mail_once(make_app: MakeApp) -> None:
+    with SMTPServer(rcpt_reply=in_turn("450 later", "451 later")) as server:
+        app = app_for(make_app, server)
+        add_user(app, ALICE, PASSWORD)
+        ask(app, ALICE, RESET)
+        for _ in range(3):
+            deliver(app)
+            wait_over(app)
+    assert (requests(app), totals(app)) == ({RESET: 1}, {("delivered", RESET): 1, ("retried", RESET): 2})
+
+
+def test_a_mail_that_failed_for_good_stays_a_request_when_it_is_purged(make_app: MakeApp, clock) -> None:
+    with SMTPServer(rcpt_reply="550 no") as server:
+        app = app_for(make_app, server)
+        add_user(app, ALICE, PASSWORD)
+        ask(app, ALICE, RESET)
+        deliver(app)
+    assert (requests(app), totals(app)) == ({RESET: 1}, {("failed", RESET): 1})
+    clock.shift(timedelta(days=31))
+    with app.app_context():
+        outbox.purge_failed(timedelta(days=30))
+        db.session.commit()
+    assert (requests(app), totals(app)) == ({RESET: 1}, {("failed", RESET): 1, ("purged", RESET): 1})
+
+
+def test_a_mail_that_is_sent_again_is_still_one_request(make_app: MakeApp) -> None:
+    with SMTPServer(rcpt_reply=in_turn("550 no")) as server:
+        app = app_for(make_app, server)
+        add_user(app, ALICE, PASSWORD)
+        ask(app, ALICE, RESET)
+        deliver(app)
+        with app.app_context():
+            assert outbox.retry_failed() == 1
+        deliver(app)
+    assert (requests(app), totals(app)) == ({RESET: 1}, {("delivered", RESET): 1, ("failed", RESET): 1})
+
+
+def test_a_row_that_two_workers_delivered_is_counted_once(app: Flask) -> None:
+    ask(app)
+    with app.app_context():
+        row = outbox.claim()
+        assert row is not None
+        outbox.discard(row, Counted.DELIVERED)
+        outbox.discard(row, Counted.DELIVERED)
+    assert totals(app) == {("delivered", "password_changed"): 1}
+
+
+def test_a_worker_that_lost_its_lease_counts_no_failure(app: Flask, clock) -> None:
+    ask(app)
+    with app.app_context():
+        frozen = outbox.claim()
+        assert frozen is not None
+        clock.shift(timedelta(seconds=61))
+        assert outbox.claim() is not None
+        assert not outbox.back_off(frozen, "late")
+        assert not outbox.give_up(frozen, "late")
+    assert totals(app) == {}
+
+
+def test_a_completed_reset_is_counted_and_a_dead_link_is_not(
+    app: Flask, visitor: Visitor, post_room: PostRoom, alice: int
+) -> None:
+    link = post_room.reset_link()
+    visitor.choose(link)
+    Visitor(app).open_link(link)
+    assert totals(app)["completed", "reset"] == 1
+
+
+def test_a_password_chosen_by_invitation_is_counted_apart(app: Flask, visitor: Visitor, post_room: PostRoom) -> None:
+    visitor.submit("/register/", email="new@example.com")
+    visitor.choose(link_in(post_room.deliver_one()))
+    assert {key: n for key, n in totals(app).items() if key[0] == "completed"} == {("completed", "invite"): 1}
+
+
+# --- whether anybody delivers
+
+
+def test_an_empty_outbox_wants_no_worker(app: Flask, clock) -> None:
+    clock.shift(timedelta(days=1))
+    assert not is_stalled(app)
+
+
+def test_mail_that_nobody_takes_for_a_minute_is_noticed(app: Flask, clock) -> None:
+    ask(app)
+    clock.shift(59)
+    assert not is_stalled(app)
+    clock.shift(2)
+    assert is_stalled(app)
+
+
+def test_a_long_queue_that_somebody_works_at_is_none_of_that(app: Flask, clock) -> None:
+    for _ in range(2):
+        ask(app)
+    clock.shift(300)
+    with app.app_context():
+        counters.add(Counted.WORKER_HEARTBEAT, "worker")
+        db.session.commit()
+    assert not is_stalled(app)
+    clock.shift(61)
+    assert is_stalled(app)
+
+
+def test_a_worker_that_a_clock_ahead_has_seen_is_not_believed(app: Flask, clock) -> None:
+    clock.shift(timedelta(days=1))
+    with app.app_context():
+        counters.add(Counted.WORKER_HEARTBEAT, "worker")
+        db.session.commit()
+    clock.shift(timedelta(days=-1))
+    ask(app)
+    clock.shift(61)
+    assert is_stalled(app)
+
+
+def test_a_worker_is_seen_when_it_takes_a_mail(app: Flask, clock) -> None:
+    ask(app)
+    clock.shift(120)
+    ask(app)
+    deliver(app)
+    with app.app_context():
+        assert counters.last(Counted.WORKER_HEARTBEAT) == NOON + timedelta(seconds=120)
+
+
+def test_a_mail_server_that_is_down_is_no_missing_worker(make_app: MakeApp, clock) -> None:
+    with SMTPServer() as server:
+        port = server.port
+    app = make_app(EMAIL_HOST="localhost", EMAIL_FROM="accounts@example.com", EMAIL_PORT=port)
+    ask(app)
+    clock.shift(600)
+    _, problem = deliver(app)
+    assert problem is not None
+    assert not is_stalled(app)
+
+
+def test_mail_that_waits_for_its_time_wants_no_worker(app: Flask, clock) -> None:
+    ask(app)
+    with app.app_context():
+        row = outbox.claim()
+        assert row is not None
+        outbox.put_off(row, NOON + timedelta(hours=1))
+    clock.shift(600)
+    assert not is_stalled(app)
+
+
+def test_a_long_deadline_for_one_mail_is_waited_for(make_app: MakeApp, clock) -> None:
+    app = make_app(EMAIL_DEADLINE="59", EMAIL_TIMEOUT="10")
+    ask(app)
+    clock.shift(70)
+    assert not is_stalled(app)
+    clock.shift(5)
+    assert is_stalled(app)

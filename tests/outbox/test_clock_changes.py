@@ -1,0 +1,149 @@
+"""A clock that is set on or back: nothing waits for a time that was never meant."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from flask import Flask
+
+from pwreset import outbox
+from pwreset.outbox.worker import Worker
+from tests.conftest import PASSWORD, MakeApp, add_user
+from tests.mail.office import app_for, ask, deliver, rows, wait_over
+from tests.smtp.servers import SMTPServer, in_turn
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+ALICE, RESET = "alice@example.com", "password_reset"
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    with time_machine.travel(NOON, tick=False) as traveller:
+        yield traveller
+
+
+def recall(app: Flask) -> int:
+    with app.app_context():
+        return outbox.repair_future_dates()
+
+
+@pytest.mark.parametrize("step", [HOUR, DAY, timedelta(days=400)])
+def test_what_was_asked_for_before_the_clock_was_set_back_is_due_at_once(app: Flask, clock, step) -> None:
+    clock.shift(step)
+    ask(app)
+    clock.shift(-step)
+    assert deliver(app) == (0, None)
+    assert recall(app) == 1
+    assert rows(app)[0].created_at == NOON
+    assert deliver(app) == (1, None)
+
+
+def test_a_running_worker_sees_to_it(app: Flask, clock, caplog) -> None:
+    clock.shift(DAY)
+    ask(app)
+    clock.shift(-DAY)
+    Worker(app)._pass()
+    assert rows(app) == []
+    assert "The clock was set back; mail that waited for its old time is due now" in caplog.text
+
+
+def test_an_account_mailed_by_a_clock_that_was_ahead_is_mailed_again(app: Flask, clock, alice: int, post_room) -> None:
+    clock.shift(DAY)
+    ask(app, ALICE, RESET)
+    deliver(app)
+    clock.shift(-DAY)
+    ask(app, ALICE, RESET)
+    deliver(app)
+    assert len(post_room.mails()) == 2
+
+
+def test_five_mails_of_a_clock_that_was_ahead_do_not_use_up_the_hour(app: Flask, clock, alice: int, post_room) -> None:
+    clock.shift(DAY)
+    for _ in range(5):
+        ask(app, ALICE, RESET)
+        deliver(app)
+        clock.shift(60)
+    clock.shift(-DAY)
+    ask(app, ALICE, RESET)
+    deliver(app)
+    assert len(post_room.mails()) == 6
+
+
+def test_a_lease_or_a_back_off_of_a_clock_that_was_a_day_ahead_is_over(make_app: MakeApp, clock) -> None:
+    with SMTPServer(rcpt_reply=in_turn("450 later")) as server:
+        app = app_for(make_app, server)
+        clock.shift(DAY)
+        ask(app, "first@example.com")
+        deliver(app)
+        ask(app, "second@example.com")
+        with app.app_context():
+            assert outbox.claim() is not None
+        clock.shift(-DAY)
+        assert recall(app) == 2
+        assert deliver(app) == (2, None)
+
+
+def test_what_waits_for_its_own_time_is_left_alone(make_app: MakeApp, clock) -> None:
+    with SMTPServer(rcpt_reply=in_turn(*["450 later"] * 20)) as server:
+        app = app_for(make_app, server)
+        add_user(app, ALICE, PASSWORD)
+        ask(app)
+        for _ in range(9):  # a back-off of an hour
+            deliver(app)
+            wait_over(app)
+        deliver(app)
+        ask(app)
+        with app.app_context():
+            row = outbox.claim()
+            assert row is not None
+            outbox.put_off(row, NOON + HOUR)
+            ask(app)
+            assert outbox.claim() is not None
+        before = [row.run_after for row in rows(app)]
+        assert recall(app) == 0
+        assert [row.run_after for row in rows(app)] == before
+
+
+def test_the_clock_of_another_machine_may_be_a_minute_ahead(app: Flask, clock) -> None:
+    clock.shift(60)
+    ask(app)
+    clock.shift(-60)
+    assert recall(app) == 0
+    clock.shift(60)
+    assert deliver(app) == (1, None)
+
+
+@pytest.mark.parametrize(("asked", "due", "recalled"), [(120, 130, 0), (121, 120, 0), (121, 121, 1)])
+def test_the_clock_of_another_machine_may_be_two_minutes_ahead_and_no_more(
+    app: Flask, clock, asked: int, due: int, recalled: int
+) -> None:
+    clock.shift(asked)
+    ask(app)
+    with app.app_context():
+        outbox.put_off(outbox.claim(), NOON + timedelta(seconds=due))
+    clock.shift(-asked)
+    assert recall(app) == recalled
+
+
+@pytest.mark.parametrize(("seconds", "recalled"), [(3600 + 60 + 120, 0), (3600 + 60 + 121, 1)])
+def test_nothing_waits_for_longer_than_the_longest_back_off_a_lease_and_two_minutes(
+    app: Flask, clock, seconds: int, recalled: int
+) -> None:
+    ask(app)
+    with app.app_context():
+        outbox.put_off(outbox.claim(), NOON + timedelta(seconds=seconds))
+    assert recall(app) == recalled
+
+
+def test_a_row_that_a_clock_had_leased_takes_a_younger_one_with_it(app: Flask, clock) -> None:
+    clock.shift(DAY)
+    ask(app)
+    with app.app_context():
+        assert outbox.claim()
+    clock.shift(-DAY)
+    recall(app)
+    ask(app)
+    with app.app_context():
+        assert outbox.merge(rows(app)[1], NOON)

@@ -1,0 +1,594 @@
+"""What becomes of a row: sent, merged, put off, expired, refused; and never lost."""
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from flask import Flask
+from jinja2 import ChoiceLoader, DictLoader
+from sqlalchemy import event, update
+from sqlalchemy.exc import OperationalError
+
+from pwreset import accounts
+from pwreset.accounts import events
+from pwreset.accounts.events import Kind
+from pwreset.extensions import db
+from pwreset.models import SecurityEvent, User
+from pwreset.outbox import cooldown, delivery
+from pwreset.outbox.delivery import deliver_pending
+from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user
+from tests.databases import Database
+from tests.mail.office import NOTICE, addresses_of, app_for, ask, deliver, event_kinds, rows, users, wait_over
+from tests.smtp.servers import SMTPServer, in_turn
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+RESET = "password_reset"
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    with time_machine.travel(NOW, tick=False) as coordinates:
+        yield coordinates
+
+
+def switch_off(app: Flask, user_id: int) -> None:
+    with app.app_context():
+        user = accounts.find_by_id(user_id)
+        assert user is not None
+        accounts.set_active(user, active=False)
+        db.session.commit()
+
+
+def ask_every(pause: timedelta, times: int, app: Flask, clock: time_machine.Traveller, kind: str = RESET) -> None:
+    """Ask and deliver so many times."""
+    for _ in range(times):
+        ask(app, kind=kind)
+        deliver(app)
+        clock.shift(pause)
+
+
+def subjects(post_room: PostRoom) -> list[str]:
+    return [str(mail["Subject"]) for mail in post_room.mails()]
+
+
+# Who is mailed
+
+
+def test_an_address_without_an_account_opens_no_connection_and_leaves_no_row(make_app: MakeApp) -> None:
+    with SMTPServer() as server:
+        app = app_for(make_app, server)
+        ask(app, "nobody@example.com", RESET)
+        assert deliver(app) == (1, None)
+        assert server.connections == 0
+    assert rows(app) == []
+
+
+@pytest.mark.parametrize("kind", [RESET, "register"])
+def test_a_deactivated_account_opens_no_connection_and_leaves_no_row(kind: str, make_app: MakeApp) -> None:
+    with SMTPServer() as server:
+        app = app_for(make_app, server)
+        switch_off(app, add_user(app, "alice@example.com", PASSWORD))
+        ask(app, "alice@example.com", kind)
+        assert deliver(app) == (1, None)
+        assert server.connections == 0
+    assert rows(app) == []
+
+
+def test_a_registration_of_a_new_address_makes_an_account_without_a_password(app: Flask, post_room: PostRoom) -> None:
+    ask(app, "new@example.com", "register")
+    mail = post_room.deliver_one()
+    [user] = users(app)
+    assert (user.email, user.has_usable_password(), user.is_active) == ("new@example.com", False, True)
+    assert mail["Subject"] == "Finish your registration at localhost"
+    assert mail["To"] == "new@example.com"
+
+
+def test_a_registration_of_a_known_address_says_so_and_changes_nothing(
+    app: Flask, post_room: PostRoom, alice: int
+) -> None:
+    before = users(app)[0]
+    ask(app, "alice@example.com", "register")
+    mail = post_room.deliver_one()
+    [after] = users(app)
+    assert mail["Subject"] == "You already have an account at localhost"
+    assert (after.password_hash, after.security_stamp) == (before.password_hash, before.security_stamp)
+
+
+def test_a_registration_of_an_unfinished_account_is_invited_again(app: Flask, post_room: PostRoom) -> None:
+    add_user(app, "alice@example.com", None)
+    ask(app, "alice@example.com", "register")
+    assert post_room.deliver_one()["Subject"] == "Finish your registration at localhost"
+    assert len(users(app)) == 1
+
+
+def test_two_registrations_in_a_row_make_one_account_and_one_mail(app: Flask, post_room: PostRoom) -> None:
+    ask(app, "new@example.com", "register")
+    ask(app, "NEW@example.com", "register")
+    deliver(app)
+    assert [user.email for user in users(app)] == ["new@example.com"]
+    assert subjects(post_room) == ["Finish your registration at localhost"]
+
+
+def test_two_workers_make_one_account_of_two_registrations(app: Flask, post_room: PostRoom) -> None:
+    ask(app, "new@example.com", "register")
+    ask(app, "new@example.com", "register")
+    deliver_in_threads(app, 2)
+    assert len(users(app)) == 1
+    assert len(post_room.mails()) == 1
+
+
+def deliver_in_threads(app: Flask, number: int) -> None:
+    together = threading.Barrier(number)
+    problems: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            together.wait(5)
+            deliver(app)
+        except BaseException as error:  # noqa: BLE001 (a thread's failure is the test's)
+            problems.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+
+
+# How often
+
+
+def test_an_account_is_mailed_once_a_minute(
+    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+) -> None:
+    ask(app, kind=RESET)
+    deliver(app)
+    clock.shift(20)
+    ask(app, kind=RESET)
+    deliver(app)
+    assert len(post_room.mails()) == 1
+    assert rows(app)[0].run_after == NOW + timedelta(minutes=1)
+    clock.move_to(NOW + timedelta(seconds=59))
+    deliver(app)
+    assert len(post_room.mails()) == 1
+    clock.move_to(NOW + timedelta(seconds=60))
+    deliver(app)
+    assert len(post_room.mails()) == 2
+    assert rows(app) == []
+
+
+def test_an_account_is_mailed_five_times_an_hour(
+    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+) -> None:
+    ask_every(timedelta(minutes=2), 5, app, clock)
+    ask(app, kind=RESET)
+    deliver(app)
+    assert len(post_room.mails()) == 5
+    assert rows(app)[0].run_after == NOW + timedelta(hours=1)
+    clock.move_to(NOW + timedelta(minutes=59, seconds=59))
+    deliver(app)
+    assert len(post_room.mails()) == 5
+    clock.move_to(NOW + timedelta(hours=1))
+    deliver(app)
+    assert len(post_room.mails()) == 6
+
+
+def test_links_that_died_of_age_are_not_waited_for(make_app: MakeApp, clock: time_machine.Traveller) -> None:
+    app = make_app(PASSWORD_RESET_TIMEOUT="900")
+    add_user(app, "alice@example.com", PASSWORD)
+    ask_every(timedelta(minutes=2), 6, app, clock)
+    assert rows(app)[0].run_after == NOW + timedelta(minutes=15)
+    clock.move_to(NOW + timedelta(minutes=15))
+    deliver(app)
+    assert len(PostRoom(app).mails()) == 6
+
+
+def test_invitations_that_live_on_are_waited_for_though_resets_have_died(
+    make_app: MakeApp, clock: time_machine.Traveller
+) -> None:
+    app = make_app(PASSWORD_RESET_TIMEOUT="900")
+    ask_every(timedelta(minutes=2), 6, app, clock, kind="register")
+    assert rows(app)[0].run_after == NOW + timedelta(hours=1)
+
+
+def test_mails_of_the_last_minute_are_of_the_hour_too(make_app: MakeApp, clock: time_machine.Traveller) -> None:
+    app = make_app(EMAIL_INTERVAL="2", EMAIL_TIMEOUT="1", EMAIL_DEADLINE="1")
+    add_user(app, "alice@example.com", PASSWORD)
+    ask_every(timedelta(seconds=3), 6, app, clock)
+    assert rows(app)[0].run_after == NOW + timedelta(hours=1)
+
+
+def test_how_often_an_account_is_mailed_is_a_matter_of_settings(
+    make_app: MakeApp, clock: time_machine.Traveller
+) -> None:
+    app = make_app(EMAIL_INTERVAL="120", EMAIL_HOURLY="2")
+    add_user(app, "alice@example.com", PASSWORD)
+    dues = []
+    for _ in range(3):
+        ask(app, kind=RESET)
+        deliver(app)
+        dues += [row.run_after for row in rows(app)]
+        clock.shift(timedelta(minutes=2))
+        deliver(app)
+    ask(app, kind=RESET)
+    assert len(PostRoom(app).mails()) == 2
+    assert dues == [NOW + timedelta(hours=1)]
+
+
+def test_two_requests_within_an_interval_that_was_set_are_two_turns(
+    make_app: MakeApp, clock: time_machine.Traveller
+) -> None:
+    app = make_app(EMAIL_INTERVAL="120")
+    add_user(app, "alice@example.com", PASSWORD)
+    ask_every(timedelta(seconds=90), 2, app, clock)
+    assert rows(app)[0].run_after == NOW + timedelta(seconds=120)
+
+
+@pytest.mark.parametrize(("whose", "mails"), [("alice@example.com", 6), ("bob@example.com", 5)])
+def test_mails_whose_links_have_ended_do_not_count_towards_the_accounts_hour(
+    whose: str, mails: int, app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+) -> None:
+    ids = {"alice@example.com": alice, "bob@example.com": add_user(app, "bob@example.com", PASSWORD)}
+    ask_every(timedelta(minutes=2), 5, app, clock)
+    with app.app_context():
+        events.record(Kind.COMPLETED, ids[whose])
+        db.session.commit()
+    ask(app, kind=RESET)
+    deliver(app)
+    assert len(post_room.mails()) == mails
+
+
+def test_the_two_kinds_of_request_share_one_account_s_turns(
+    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+) -> None:
+    ask(app, kind=RESET)
+    ask(app, kind="register")
+    deliver(app)
+    assert len(post_room.mails()) == 1
+    clock.shift(60)
+    deliver(app)
+    assert subjects(post_room) == ["Reset your password at localhost", "You already have an account at localhost"]
+
+
+def test_one_account_s_turns_do_not_hold_up_another(app: Flask, post_room: PostRoom, alice: int) -> None:
+    add_user(app, "bob@example.com", PASSWORD)
+    for address in ("alice@example.com", "alice@example.com", "bob@example.com"):
+        ask(app, address, RESET)
+    deliver(app)
+    assert {mail["To"] for mail in post_room.mails()} == {"alice@example.com", "bob@example.com"}
+
+
+def test_later_requests_merge_into_the_oldest_that_waits(
+    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+) -> None:
+    ask_every(timedelta(seconds=1), 5, app, clock)
+    assert len(post_room.mails()) == 1
+    [waiting] = rows(app)
+    assert (waiting.id, waiting.created_at) == (2, NOW + timedelta(seconds=4))
+    assert event_kinds(app) == ["requested", "mailed", "merged", "merged", "merged"]
+    clock.shift(60)
+    deliver(app)
+    assert len(post_room.mails()) == 2
+
+
+def test_requests_spelled_differently_merge_too(app: Flask, post_room: PostRoom, alice: int) -> None:
+    for address in ("alice@example.com", "Alice@example.com", "ALICE@example.com"):
+        ask(app, address, RESET)
+    deliver(app)
+    assert len(post_room.mails()) == 1
+    assert len(rows(app)) == 1
+
+
+@pytest.mark.parametrize("number", [2, 6])
+def test_of_requests_at_two_workers_one_is_mailed_and_none_is_lost(
+    number: int, app: Flask, post_room: PostRoom, alice: int
+) -> None:
+    for _ in range(number):
+        ask(app, kind=RESET)
+    deliver_in_threads(app, 2)
+    kinds = event_kinds(app)
+    assert len(post_room.mails()) == kinds.count("mailed") == 1
+    assert kinds.count("mailed") + kinds.count("merged") + len(rows(app)) == number
+
+
+def test_notices_are_never_held_up(app: Flask, post_room: PostRoom, alice: int) -> None:
+    ask(app, kind=RESET)
+    for _ in range(8):
+        ask(app, kind=NOTICE)
+    deliver(app)
+    assert len(post_room.mails()) == 9
+
+
+def test_notices_take_nobody_s_turn(app: Flask, post_room: PostRoom, alice: int) -> None:
+    for _ in range(6):
+        ask(app, kind=NOTICE)
+    ask(app, kind=RESET)
+    deliver(app)
+    assert subjects(post_room).count("Reset your password at localhost") == 1
+
+
+def test_a_send_that_failed_gives_the_turn_back(make_app: MakeApp) -> None:
+    with SMTPServer(rcpt_reply=in_turn("450 4.2.1 Later")) as server:
+        app = app_for(make_app, server)
+        add_user(app, "alice@example.com", PASSWORD)
+        ask(app, kind=RESET)
+        deliver(app)
+        assert users(app)[0].cooldown_started_at is None
+        wait_over(app)
+        deliver(app)
+        assert len(server.messages) == 1
+    assert rows(app) == []
+
+
+@pytest.mark.parametrize("reply", ["421 4.3.2 Closing", "550 5.7.1 Not you"])
+def test_a_server_that_takes_no_mail_takes_no_turn(reply: str, make_app: MakeApp) -> None:
+    with SMTPServer(mail_reply=in_turn(reply)) as server:
+        app = app_for(make_app, server)
+        add_user(app, "alice@example.com", PASSWORD)
+        ask(app, kind=RESET)
+        done, problem = deliver(app)
+        assert done == 0
+        assert problem
+        assert event_kinds(app) == []
+        deliver(app)
+        assert len(server.messages) == 1
+    assert event_kinds(app) == ["requested", "mailed"]
+
+
+def test_a_refused_mail_gives_the_turn_back_and_does_not_count(make_app: MakeApp) -> None:
+    with SMTPServer(rcpt_reply=in_turn("550 5.1.1 Nobody")) as server:
+        app = app_for(make_app, server)
+        user_id = add_user(app, "alice@example.com", PASSWORD)
+        ask(app, kind=RESET)
+        ask(app, kind=RESET)
+        deliver(app)
+        assert len(server.messages) == 1
+    assert event_kinds(app, user_id) == ["refused", "requested", "mailed"]
+
+
+# What becomes of the rest
+
+
+@pytest.mark.parametrize("kind", [RESET, "register"])
+def test_a_request_older_than_a_day_is_counted_and_not_mailed(
+    kind: str, app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+) -> None:
+    ask(app, kind=kind)
+    clock.shift(timedelta(hours=24, seconds=1))
+    assert deliver(app) == (1, None)
+    assert post_room.mails() == []
+    assert rows(app) == []
+    assert event_kinds(app) == ["expired"]
+
+
+def test_a_request_of_just_under_a_day_is_mailed(
+    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+) -> None:
+    ask(app, kind=RESET)
+    clock.shift(timedelta(hours=23, minutes=59))
+    deliver(app)
+    assert len(post_room.mails()) == 1
+
+
+def test_a_notice_lives_for_a_week(app: Flask, post_room: PostRoom, clock: time_machine.Traveller) -> None:
+    ask(app, "alice@example.com", NOTICE)
+    clock.shift(timedelta(days=6))
+    ask(app, "bob@example.com", NOTICE)
+    clock.shift(timedelta(days=1, seconds=1))
+    deliver(app)
+    assert [mail["To"] for mail in post_room.mails()] == ["bob@example.com"]
+    assert event_kinds(app) == ["expired"]
+
+
+@pytest.mark.parametrize("template", ["{{ nothing.there }}", "{{ 1 // 0 }}", "{% include 'nowhere' %}"])
+def test_a_mail_that_can_t_be_written_is_given_up_and_the_others_go_on(
+    template: str, app: Flask, post_room: PostRoom, alice: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    loaders = [DictLoader({"own.txt": template}), app.jinja_env.loader]
+    app.jinja_env.loader = ChoiceLoader(loaders)  # type: ignore[arg-type]
+    ask(app, kind=RESET, email_template_name="own.txt")
+    ask(app, "bob@example.com")
+    assert deliver(app) == (2, None)
+    assert [mail["To"] for mail in post_room.mails()] == ["bob@example.com"]
+    [row] = rows(app)
+    assert row.failed_at is not None
+    assert str(row.failure).startswith("the mail could not be written (")
+    assert event_kinds(app) == ["refused"]
+    assert "alice" not in caplog.text
+
+
+def test_a_template_that_is_missing_names_the_row_and_not_the_address(
+    app: Flask, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask(app, email_template_name="no/such.txt")
+    deliver(app)
+    assert "Mail 1 (password_changed) given up: the mail could not be written (TemplateNotFound)" in caplog.text
+    assert "alice" not in caplog.text
+
+
+@pytest.mark.parametrize("word", ["users", "security_events", "DELETE FROM outbox"])
+def test_a_database_error_in_the_middle_leaves_the_row(
+    word: str, app: Flask, post_room: PostRoom, alice: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "LONGEST_OUTAGE", 0)
+    ask(app, kind=RESET)
+
+    def fail(_connection, _cursor, statement, _parameters, _context, _many):
+        if word in statement:
+            raise OperationalError(statement, {}, Exception("disk I/O error"))
+
+    with app.app_context():
+        engine = db.engine
+    event.listen(engine, "before_cursor_execute", fail)
+    with pytest.raises(OperationalError):
+        deliver(app)
+    event.remove(engine, "before_cursor_execute", fail)
+    [row] = rows(app)
+    assert (row.attempts, row.failed_at) == (0, None)
+    wait_over(app)
+    with app.app_context():
+        db.session.execute(update(User).values(cooldown_started_at=None))
+        db.session.commit()
+    deliver(app)
+    assert rows(app) == []
+    assert len(post_room.mails()) == 1  # a second copy takes the first one's place: same Message-ID
+
+
+def test_a_row_of_a_kind_that_only_a_newer_version_knows_waits_for_it(app: Flask, post_room: PostRoom) -> None:
+    ask(app, kind="newsletter")
+    ask(app, "bob@example.com")
+    assert deliver(app) == (2, None)
+    assert [mail["To"] for mail in post_room.mails()] == ["bob@example.com"]
+    [row] = rows(app)
+    assert (row.kind, row.attempts, row.failed_at) == ("newsletter", 1, None)
+
+
+@pytest.mark.parametrize("sender", ["x@example.com\r\nBcc: y@example.com", "x\n@example.com", "jürgen@example.com"])
+def test_a_sender_that_can_t_go_on_the_wire_is_its_rows_failure(sender: str, make_app: MakeApp) -> None:
+    with SMTPServer() as server:
+        app = app_for(make_app, server)
+        ask(app, from_email=sender)
+        ask(app, "bob@example.com")
+        assert deliver(app) == (2, None)
+        assert [record.rcpt_tos for record in server.messages] == [["bob@example.com"]]
+    [row] = rows(app)
+    assert row.failed_at is not None
+
+
+@pytest.mark.parametrize("times", [1, 6])
+def test_a_database_that_is_away_for_a_while_after_the_mail_went_out_brings_no_second_copy(
+    app: Flask, post_room: PostRoom, alice: int, times: int
+) -> None:
+    ask(app, kind=RESET)
+    failures = iter([True] * times + [False])
+
+    def fail(_connection, _cursor, statement, _parameters, _context, _many):
+        if "DELETE FROM outbox" in statement and next(failures):
+            raise OperationalError(statement, {}, Exception("database is locked"))
+
+    with app.app_context():
+        engine = db.engine
+    event.listen(engine, "before_cursor_execute", fail)
+    assert deliver(app) == (1, None)
+    event.remove(engine, "before_cursor_execute", fail)
+    assert rows(app) == []
+    assert event_kinds(app) == ["requested", "mailed"]
+
+
+def test_what_was_asked_is_recorded_with_who_asked(app: Flask, alice: int) -> None:
+    from pwreset.accounts.events import latest
+
+    ask(app, kind=RESET)
+    deliver(app)
+    with app.app_context():
+        user = accounts.find_by_id(alice)
+        assert user is not None
+        mailed, requested = latest(user)
+    assert (requested.description, requested.client_address) == ("Password reset asked for", "192.0.2.1")
+    assert requested.browser == "Firefox on Windows"
+    assert (mailed.description, mailed.client_address, mailed.browser) == ("Mail sent", None, None)
+
+
+def test_a_registration_is_recorded_as_one(app: Flask) -> None:
+    ask(app, "new@example.com", "register")
+    deliver(app)
+    assert event_kinds(app, users(app)[0].id) == ["registered", "mailed"]
+
+
+def test_nothing_is_recorded_for_an_address_without_an_account(app: Flask) -> None:
+    ask(app, "nobody@example.com", RESET)
+    deliver(app)
+    assert event_kinds(app) == []
+
+
+def test_delivery_stops_between_two_mails_when_told_to(app: Flask) -> None:
+    for number in range(5):
+        ask(app, f"user{number}@example.com")
+    answers = iter([False, False, True])
+    with app.app_context():
+        assert deliver_pending(lambda: next(answers)) == (2, None)
+    assert addresses_of(app) == ["user2@example.com", "user3@example.com", "user4@example.com"]
+
+
+def test_no_transaction_is_open_while_the_server_is_spoken_to(make_app: MakeApp) -> None:
+    held: list[str] = []
+    with SMTPServer() as server:
+        app = app_for(make_app, server)
+        add_user(app, "alice@example.com", PASSWORD)
+
+        def write_meanwhile() -> None:
+            with app.app_context():
+                db.session.execute(update(User).values(last_login=None))
+                db.session.commit()
+                held.append("free")
+
+        server.rcpt_reply = write_meanwhile  # SQLite has one writer: it would wait for a transaction held open
+        ask(app, kind=RESET)
+        assert deliver(app) == (1, None)
+        assert len(server.messages) == 1
+    assert held == ["free"]
+    assert rows(app) == []
+
+
+class Writer:
+    """A name of the site that writes into the database, over a connection of its own, whenever it is read."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    def __str__(self) -> str:
+        self.database.query("UPDATE outbox SET language = 'en'")
+        return "example.com"
+
+
+def test_others_can_write_while_a_mail_is_being_written(app: Flask, alice: int, database: Database, post_room) -> None:
+    app.jinja_env.globals["site_name"] = Writer(database)
+    ask(app, kind=RESET)
+    began = time.monotonic()
+    assert deliver(app) == (1, None)
+    assert time.monotonic() - began < 4  # a lock is waited for 5 s
+    assert len(post_room.mails()) == 1
+
+
+def test_a_mail_that_can_not_be_written_uses_up_no_turn(app: Flask, alice: int, post_room: PostRoom) -> None:
+    ask(app, kind=RESET, html_email_template_name="no/such.html")
+    ask(app, kind=RESET)
+    deliver(app)
+    assert len(post_room.mails()) == 1
+
+
+def test_registrations_of_an_address_use_up_none_of_its_owners_resets(
+    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+) -> None:
+    for kind in ["register"] * 5 + [RESET]:
+        ask(app, kind=kind)
+        deliver(app)
+        clock.shift(timedelta(minutes=2))
+    assert subjects(post_room).count("Reset your password at localhost") == 1
+
+
+def test_what_merged_is_recorded_with_who_asked(app: Flask, alice: int) -> None:
+    for _ in range(3):
+        ask(app, kind=RESET)
+    deliver(app)
+    with app.app_context():
+        user = accounts.find_by_id(alice)
+        assert user is not None
+        merged = events.latest(user)[0]
+        assert db.session.query(SecurityEvent).filter_by(kind=Kind.MERGED).one().user_agent == "Firefox/140 (Windows)"
+    assert (merged.client_address, merged.browser) == ("192.0.2.1", "Firefox on Windows")
+
+
+def test_a_turn_that_another_worker_took_meanwhile_counts_from_then(
+    app: Flask, alice: int, clock: time_machine.Traveller
+) -> None:
+    with app.app_context():
+        user = accounts.find_by_id(alice)
+        assert user is not None
+        taken = update(User).values(cooldown_started_at=NOW - timedelta(seconds=20))
+        db.session.execute(taken, execution_options={"synchronize_session": False})
+        assert cooldown.claim_slot(user, Kind.REQUESTED) == NOW + timedelta(seconds=40)

@@ -1,0 +1,479 @@
+"""How rows are leased, put off, given up and taken away."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from flask import Flask
+from sqlalchemy import event, update
+
+from pwreset import outbox
+from pwreset.accounts import events
+from pwreset.accounts.events import Kind
+from pwreset.clock import utcnow
+from pwreset.extensions import db
+from pwreset.models import OutboxMessage
+from pwreset.monitoring import counters, queue_status
+from pwreset.monitoring.counters import Counted
+from pwreset.request_info import RequestInfo
+from tests.conftest import MakeApp
+from tests.mail.office import NOTICE, addresses_of, ask, listening, rows
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+def claimed(app: Flask) -> OutboxMessage:
+    row = claimed_if_due(app)
+    assert row is not None
+    return row
+
+
+def claimed_if_due(app: Flask) -> OutboxMessage | None:
+    with app.app_context():
+        return outbox.claim()
+
+
+def with_app(app: Flask, action: Callable[..., object], *args: object) -> None:
+    with app.app_context():
+        action(*args)
+
+
+def test_a_claim_is_one_statement(app: Flask) -> None:
+    ask(app)
+    heard: list[str] = []
+    with listening(app, heard.append):
+        assert claimed_if_due(app) is not None
+    assert len(heard) == 1
+    assert heard[0].startswith("UPDATE outbox")
+    assert "RETURNING" in heard[0]
+
+
+def test_a_claim_is_committed_so_no_transaction_stays_open(app: Flask) -> None:
+    ask(app)
+    ended: list[str] = []
+    with app.app_context():
+        engine = db.engine
+
+        def committed(_connection: object) -> None:
+            ended.append("commit")
+
+        event.listen(engine, "commit", committed)
+        assert outbox.claim() is not None
+        assert ended == ["commit"]
+        assert not db.session().in_transaction()
+        event.remove(engine, "commit", committed)
+
+
+def test_the_oldest_due_row_is_claimed_first(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        for name in ("first", "second", "third"):
+            ask(app, f"{name}@example.com")
+            clock.shift(1)
+        assert [claimed(app).address for _ in range(3)] == [
+            "first@example.com",
+            "second@example.com",
+            "third@example.com",
+        ]
+
+
+def test_of_rows_due_at_the_same_moment_the_first_is_claimed_first(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False):
+        for number in range(5):
+            ask(app, f"user{number}@example.com")
+        assert [claimed(app).address for _ in range(5)] == [f"user{number}@example.com" for number in range(5)]
+
+
+def test_a_leased_row_is_claimed_by_nobody_else(app: Flask) -> None:
+    ask(app)
+    claimed(app)
+    assert claimed_if_due(app) is None
+
+
+def test_a_row_is_not_claimed_before_its_time(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app)
+        with_app(app, outbox.put_off, claimed(app), NOW + timedelta(seconds=10))
+        clock.shift(9.999)
+        assert claimed_if_due(app) is None
+        clock.shift(0.001)
+        assert claimed_if_due(app) is not None
+
+
+def test_the_end_of_the_lease_makes_a_row_due_again(make_app: MakeApp) -> None:
+    app = make_app(OUTBOX_LEASE_SECONDS=45)
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app)
+        first = claimed(app)
+        assert first.run_after == NOW + timedelta(seconds=45)
+        clock.shift(44)
+        assert claimed_if_due(app) is None
+        clock.shift(1)
+        again = claimed(app)
+    assert again.id == first.id
+    assert again.attempts == 0
+
+
+def test_eight_threads_claim_two_hundred_rows_and_none_twice(app: Flask) -> None:
+    with app.app_context():
+        db.session.add_all(
+            OutboxMessage(kind="register", address=f"{number}@example.com", email_key=f"{number}@example.com")
+            for number in range(200)
+        )
+        db.session.commit()
+
+    together = threading.Barrier(8)
+
+    def claim_all() -> list[int]:
+        mine = []
+        together.wait(10)
+        with app.app_context():
+            while row := outbox.claim():
+                mine.append(row.id)
+        return mine
+
+    with ThreadPoolExecutor(8) as pool:
+        shares = [future.result() for future in [pool.submit(claim_all) for _ in range(8)]]
+    everything = [number for share in shares for number in share]
+    assert len(everything) == 200
+    assert len(set(everything)) == 200
+    assert sum(bool(share) for share in shares) > 1, "one thread did it all: nothing was tried"
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        outbox.release,
+        lambda row: outbox.put_off(row, utcnow() + timedelta(days=1)),
+        lambda row: outbox.back_off(row, "late"),
+        lambda row: outbox.give_up(row, "late"),
+    ],
+    ids=["release", "put_off", "back_off", "give_up"],
+)
+def test_a_worker_that_lost_its_lease_does_not_reschedule(act: Callable[..., None], make_app: MakeApp) -> None:
+    app = make_app(OUTBOX_LEASE_SECONDS=45)
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app)
+        frozen = claimed(app)
+        clock.shift(46)
+        newer = claimed(app)
+        with_app(app, act, frozen)
+        [row] = rows(app)
+    assert (row.run_after, row.attempts, row.failure, row.failed_at) == (newer.run_after, 0, None, None)
+
+
+@pytest.mark.parametrize(("outcome", "left"), [(Counted.DELIVERED, 0), (Counted.NO_RECIPIENT, 1)])
+def test_a_worker_that_lost_its_lease_may_delete_what_it_sent_and_nothing_else(
+    outcome: Counted, left: int, make_app: MakeApp
+) -> None:
+    """What was for nobody may be for somebody now: the account may have been switched on meanwhile."""
+    app = make_app(OUTBOX_LEASE_SECONDS=45)
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app)
+        frozen = claimed(app)
+        clock.shift(46)
+        claimed(app)
+        with_app(app, outbox.discard, frozen, outcome)
+    assert len(rows(app)) == left
+
+
+@pytest.mark.parametrize("by_then", ["leased", "merged"])
+def test_a_worker_that_lost_its_lease_does_not_merge(by_then: str, make_app: MakeApp) -> None:
+    app = make_app(OUTBOX_LEASE_SECONDS=45)
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app)
+        with_app(app, outbox.put_off, claimed(app), NOW + timedelta(minutes=1))
+        ask(app)
+        frozen = claimed(app)
+        clock.shift(46)
+        newer = claimed(app)
+        if by_then == "merged":
+            with_app(app, outbox.merge, newer, utcnow())
+        before = [(row.id, row.run_after, row.leased) for row in rows(app)]
+        with app.app_context():
+            assert not outbox.merge(frozen, utcnow())
+            db.session.rollback()
+            totals = counters.totals()
+        assert [(row.id, row.run_after, row.leased) for row in rows(app)] == before
+    assert totals.get((Counted.MERGED, frozen.kind), 0) == (by_then == "merged")
+
+
+def test_a_released_row_is_due_at_once_uncharged_and_in_its_place(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app, "first@example.com")
+        clock.shift(1)
+        ask(app, "second@example.com")
+        clock.shift(1)
+        with_app(app, outbox.release, claimed(app))
+        again = claimed(app)
+    assert (again.address, again.attempts) == ("first@example.com", 0)
+
+
+def test_a_row_put_off_is_not_charged(app: Flask) -> None:
+    until = utcnow() + timedelta(minutes=5)
+    ask(app)
+    with_app(app, outbox.put_off, claimed(app), until)
+    [row] = rows(app)
+    assert (row.run_after, row.attempts, row.failure) == (until, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "seconds"), [(0, 30), (1, 60), (2, 120), (6, 1920), (7, 3600), (11, 3600), (5000, 3600)]
+)
+def test_a_back_off_doubles_up_to_an_hour(attempts: int, seconds: int, app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False):
+        ask(app)
+        row = claimed(app)
+        row.attempts = attempts
+        with_app(app, outbox.back_off, row, "later")
+        [row] = rows(app)
+    assert (row.run_after, row.attempts, row.failure) == (NOW + timedelta(seconds=seconds), attempts + 1, "later")
+
+
+def test_a_row_given_up_stays_and_is_claimed_no_more(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app)
+        with_app(app, outbox.give_up, claimed(app), "no such mailbox")
+        [row] = rows(app)
+        assert (row.run_after, row.failed_at, row.failure) == (None, NOW, "no such mailbox")
+        clock.shift(timedelta(days=20))
+        assert claimed_if_due(app) is None
+
+
+def test_a_retry_makes_failed_rows_due_as_if_asked_for_now(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app, "failed@example.com")
+        row = claimed(app)
+        row.attempts = 3
+        with_app(app, outbox.give_up, row, "refused")
+        ask(app, "leased@example.com")
+        claimed(app)
+        clock.shift(timedelta(seconds=30))
+        with app.app_context():
+            assert outbox.retry_failed() == 1
+        again = claimed(app)
+    assert again.address == "failed@example.com"
+    assert again.created_at == NOW + timedelta(seconds=30)
+    assert (again.attempts, again.failed_at, again.failure) == (0, None, None)
+
+
+def test_the_counts_tell_due_waiting_and_failed_rows(app: Flask) -> None:
+    for name in ("failed", "leased", "due", "due2"):
+        ask(app, f"{name}@example.com")
+    with_app(app, outbox.give_up, claimed(app), "refused")
+    claimed(app)
+    with app.app_context():
+        assert queue_status.counts() == {"due": 2, "waiting": 1, "failed": 1}
+        assert [row.address for row in queue_status.failed()] == ["failed@example.com"]
+
+
+def test_the_counts_of_an_empty_outbox_are_zero(app: Flask) -> None:
+    with app.app_context():
+        assert queue_status.counts() == {"due": 0, "waiting": 0, "failed": 0}
+        assert queue_status.oldest_due() is None
+
+
+def test_the_oldest_due_row_tells_since_when(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock, app.app_context():
+        ask(app)
+        clock.shift(90)
+        ask(app)
+        assert queue_status.oldest_due() == NOW
+
+
+def test_failed_rows_are_purged_at_their_age_and_no_others(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        for name in ("old", "young", "waiting"):
+            ask(app, f"{name}@example.com")
+        with_app(app, outbox.give_up, claimed(app), "refused")
+        clock.shift(timedelta(days=1))
+        with_app(app, outbox.give_up, claimed(app), "refused")
+        clock.shift(timedelta(days=29, seconds=1))
+        with app.app_context():
+            outbox.purge_failed(timedelta(days=30))
+            db.session.commit()
+    assert addresses_of(app) == ["young@example.com", "waiting@example.com"]
+
+
+def test_a_row_stands_or_falls_with_the_transaction_it_was_added_in(app: Flask) -> None:
+    with app.app_context():
+        outbox.enqueue("register", "alice@example.com", RequestInfo())
+        db.session.rollback()
+    assert rows(app) == []
+
+
+def test_only_the_younger_of_two_rows_for_the_same_mail_merges(app: Flask) -> None:
+    ask(app, "alice@example.com", "register")
+    ask(app, "ALICE@example.com", "register")
+    ask(app, "alice@example.com", "password_reset")
+    ask(app, "bob@example.com", "register")
+    with app.app_context():
+        assert [outbox.merge(row, utcnow()) for row in rows(app)] == [False, True, False, False]
+    assert addresses_of(app) == ["alice@example.com", "alice@example.com", "bob@example.com"]
+
+
+def test_a_row_does_not_merge_into_one_that_was_claimed(app: Flask) -> None:
+    ask(app, "alice@example.com", "register")
+    ask(app, "alice@example.com", "register")
+    claimed(app)
+    with app.app_context():
+        assert not outbox.merge(rows(app)[1], NOW + timedelta(days=9))
+
+
+def test_a_row_keeps_who_asked_and_what_for(app: Flask) -> None:
+    client = RequestInfo("192.0.2.1", "Firefox/140", "pl", "http://localhost:5000")
+    with app.app_context():
+        outbox.enqueue("register", "ALICE@example.com", client, {"a": 1})
+        db.session.commit()
+    [row] = rows(app)
+    assert (row.kind, row.address, row.email_key, row.options) == (
+        "register",
+        "ALICE@example.com",
+        "alice@example.com",
+        {"a": 1},
+    )
+    assert RequestInfo(row.client_address, row.user_agent, row.language, row.origin) == client
+
+
+def test_the_older_row_lives_as_long_as_the_one_that_merged_into_it(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app, "alice@example.com", "register")
+        clock.shift(timedelta(hours=23))
+        ask(app, "alice@example.com", "register")
+        with app.app_context():
+            assert outbox.merge(rows(app)[1], utcnow())
+    assert [row.created_at for row in rows(app)] == [NOW + timedelta(hours=23)]
+
+
+def test_a_row_that_failed_for_good_takes_no_younger_one_with_it(app: Flask) -> None:
+    ask(app, "alice@example.com", "register")
+    with_app(app, outbox.give_up, claimed(app), "refused")
+    ask(app, "alice@example.com", "register")
+    with app.app_context():
+        assert not outbox.merge(rows(app)[1], utcnow())
+    assert len(rows(app)) == 2
+
+
+@pytest.mark.parametrize(("turn", "merges"), [(29, False), (30, True)])
+def test_a_row_that_failed_before_takes_a_younger_one_with_it_that_would_wait_as_long(
+    app: Flask, turn: int, merges: bool
+) -> None:
+    with time_machine.travel(NOW, tick=False):
+        ask(app, "alice@example.com", "register")
+        with_app(app, outbox.back_off, claimed(app), "later")  # by 30 s
+        ask(app, "alice@example.com", "register")
+        younger = claimed(app)
+        with app.app_context():
+            assert outbox.merge(younger, NOW + timedelta(seconds=turn)) == merges
+            db.session.rollback()
+    assert len(rows(app)) == 2 - merges
+
+
+# --- under whose lease, and in which transaction
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        outbox.release,
+        lambda row: outbox.put_off(row, utcnow()),
+        lambda row: outbox.back_off(row, "late"),
+        lambda row: outbox.give_up(row, "late"),
+        lambda row: outbox.expire(row, utcnow()),
+    ],
+    ids=["release", "put_off", "back_off", "give_up", "expire"],
+)
+def test_what_a_worker_noted_is_not_written_where_it_lost_its_lease(act: Callable[..., bool], app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app)
+        frozen = claimed(app)
+        clock.shift(61)
+        newer = claimed(app)
+        clock.shift(1)
+        with app.app_context():
+            events.record(Kind.EMAIL_SENT, None)
+            assert not act(frozen)
+            db.session.commit()
+            assert events.count(Kind.EMAIL_SENT) == 0
+        assert [row.run_after for row in rows(app)] == [newer.run_after]
+
+
+def test_of_two_rows_leased_at_the_same_moment_one_is_done_with_alone(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False):
+        for name in ("first", "second"):
+            ask(app, f"{name}@example.com")
+        first, second = claimed(app), claimed(app)
+        with_app(app, outbox.discard, first, Counted.NO_RECIPIENT)
+        assert [row.run_after for row in rows(app)] == [second.run_after]
+
+
+@pytest.mark.parametrize(("asked", "expires"), [(NOW - timedelta(seconds=1), True), (NOW, False)])
+def test_a_row_expires_once_it_is_older_than_its_time(app: Flask, asked: datetime, expires: bool) -> None:
+    with time_machine.travel(asked, tick=False):
+        for name in ("first", "second"):
+            ask(app, f"{name}@example.com")
+        with app.app_context():
+            assert outbox.expire(claimed(app), NOW) == expires
+    assert addresses_of(app) == ["first@example.com", "second@example.com"][expires:]
+
+
+def test_a_row_that_a_newer_request_merged_into_does_not_expire(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app)
+        row = claimed(app)
+        clock.shift(2)
+        with app.app_context():
+            db.session.execute(update(OutboxMessage).values(created_at=utcnow()))
+            db.session.commit()
+            assert not outbox.expire(row, NOW + timedelta(seconds=1))
+    assert len(rows(app)) == 1
+
+
+def test_a_younger_row_merges_into_one_that_was_sent_back(app: Flask) -> None:
+    ask(app)
+    with_app(app, outbox.give_up, claimed(app), "refused")
+    with_app(app, outbox.retry)
+    ask(app)
+    with app.app_context():
+        assert outbox.merge(rows(app)[1], utcnow())
+
+
+def test_of_older_rows_the_first_that_waits_stands_for_the_youngest(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        for _ in range(4):
+            ask(app)
+        with_app(app, outbox.give_up, claimed(app), "refused")
+        clock.shift(1)
+        ask(app)
+        with app.app_context():
+            assert outbox.merge(rows(app)[4], utcnow())
+    assert [(row.created_at - NOW).total_seconds() for row in rows(app)] == [0, 1, 0, 0]
+
+
+# --- what is counted
+
+
+def test_rows_that_come_to_nothing_are_counted(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False):
+        for _ in range(2):
+            ask(app, kind="register")
+            with_app(app, outbox.give_up, claimed(app), "refused")
+        ask(app)
+        with_app(app, outbox.back_off, claimed(app), "later")
+    with time_machine.travel(NOW + timedelta(days=31), tick=False), app.app_context():
+        outbox.purge_failed(timedelta(days=30))
+        db.session.commit()
+        assert counters.totals() == {("failed", "register"): 2, ("purged", "register"): 2, ("retried", NOTICE): 1}
+
+
+def test_a_row_that_failed_exactly_so_long_ago_is_not_purged(app: Flask) -> None:
+    with time_machine.travel(NOW, tick=False) as clock:
+        ask(app)
+        with_app(app, outbox.give_up, claimed(app), "refused")
+        clock.shift(timedelta(days=30))
+        with app.app_context():
+            outbox.purge_failed(timedelta(days=30))
+            db.session.commit()
+    assert len(rows(app)) == 1
