@@ -1,7 +1,4 @@
-"""pwreset: Django's password reset, for Flask.
-
-Decides how the application is put together, and nothing else.
-"""
+"""pwreset: Django's password reset, for Flask. This module builds the application, and does nothing else."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,10 +12,12 @@ from pwreset.accounts import sessions
 from pwreset.accounts.tokens import PasswordResetTokenGenerator
 from pwreset.extensions import csrf, db, limiter, login_manager, migrate
 from pwreset.extensions import mail as mail_extension  # plain `mail` would hide the package of that name
-from pwreset.monitoring import health, metrics, rejected_requests
+from pwreset.monitoring import health, metrics
+from pwreset.monitoring.rejected_requests import RejectedRequests
+from pwreset.state import AppState
 from pwreset.web import errors, mailbox, security
 
-MAIL_COUNTERPARTS = {
+FLASK_MAIL_NAMES = {
     "MAIL_SERVER": "EMAIL_HOST",
     "MAIL_PORT": "EMAIL_PORT",
     "MAIL_USERNAME": "EMAIL_USER",
@@ -27,6 +26,7 @@ MAIL_COUNTERPARTS = {
     "MAIL_USE_SSL": "EMAIL_USE_SSL",
     "MAIL_DEFAULT_SENDER": "EMAIL_FROM",
 }
+"""What Flask-Mail reads, and only there; this application reads EMAIL_*."""
 
 
 def create_app(
@@ -35,22 +35,23 @@ def create_app(
     """Build the application.
 
     Args:
-        config: settings by their names in the README, read instead of the environment and `.env`; other names go into
-            Flask's configuration as they are.
-        token_generator: makes and checks reset links instead of ours; one for the app, since mails are written later.
+        config: settings by their documented names, read instead of the environment and `.env`; other names go into
+            Flask's configuration unchanged.
+        token_generator: makes and checks reset links instead of ours. One for the whole application, since emails are
+            written later.
 
     Raises:
         config.ConfigError: naming every setting that is missing or wrong.
     """
     logs.install()
     app = _configured(config)
-    app.extensions["pwreset_token_generator"] = token_generator
+    app.extensions["pwreset"] = AppState(RejectedRequests(app), token_generator)
     security.init_app(app)
     _bind_extensions(app)
     _describe_to_templates(app)
     for module in (users, password_reset, mailbox, health, metrics):
         app.register_blueprint(module.bp)
-    for part in (rejected_requests, errors, commands, startup):
+    for part in (errors, commands, startup):
         part.init_app(app)
     return app
 
@@ -76,7 +77,7 @@ def _as_text(given: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _flask_settings(known: dict[str, Any]) -> dict[str, Any]:
-    """Return what Flask and the extensions read, under their own names."""
+    """Return the settings of Flask and its extensions under their own names."""
     secure = (known["PUBLIC_URL"] or "").startswith("https:")
     return {
         "MAX_CONTENT_LENGTH": security.MAXIMUM_BODY,
@@ -85,19 +86,19 @@ def _flask_settings(known: dict[str, Any]) -> dict[str, Any]:
         "SECRET_KEY_FALLBACKS": known["SECRET_KEY_FALLBACKS"],
         "SEND_FILE_MAX_AGE_DEFAULT": 3600,
         "RATELIMIT_STORAGE_URI": f"shared+{known['REDIS_URL']}" if known["REDIS_URL"] else "process://",
-        # Cookies ignore ports: a name of its own keeps other applications on this machine from ending the session.
+        # Cookies ignore ports: a name of our own keeps other applications on this machine from ending the session.
         "SESSION_COOKIE_NAME": "__Host-pwreset_session" if secure else "pwreset_session",
         "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_SECURE": secure,
         "SQLALCHEMY_DATABASE_URI": known["DATABASE_URL"],
         "SQLALCHEMY_ENGINE_OPTIONS": {"hide_parameters": True, "pool_pre_ping": True},
-        # Flask-WTF knows no fallbacks, and its Referer check breaks behind proxies; `security` checks Origin instead.
+        # Flask-WTF ignores fallback keys, and its Referer check fails behind proxies; `security` checks Origin instead.
         "WTF_CSRF_SECRET_KEY": [*reversed(known["SECRET_KEY_FALLBACKS"]), known["SECRET_KEY"]],
         "WTF_CSRF_SSL_STRICT": False,
         "WTF_CSRF_TIME_LIMIT": None,
         "MAIL_DEBUG": False,  # it would print the login and the link
-        **{name: known[ours] for name, ours in MAIL_COUNTERPARTS.items()},
+        **{name: known[ours] for name, ours in FLASK_MAIL_NAMES.items()},
     }
 
 
@@ -107,7 +108,7 @@ def _bind_extensions(app: Flask) -> None:
     with app.app_context():
         database.prepare(db.engine)
     migrate.init_app(app, db, directory=str(settings.ROOT / "migrations"))
-    # Its context processor would ask the database on error pages too, which must work without one.
+    # Its context processor would query the database on error pages too, which must work without one.
     login_manager.init_app(app, add_context_processor=False)
     sessions.init_app(login_manager)
 

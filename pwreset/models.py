@@ -5,7 +5,6 @@ Who may write: `accounts` the users, `mail/outbox` the outbox, `events` the secu
 `counters` the counters, `guessing` the login failures, `login` the ended sessions.
 """
 
-import secrets
 from datetime import datetime
 from typing import Any
 from uuid import uuid4
@@ -20,11 +19,6 @@ from pwreset.extensions import db
 from pwreset.passwords import check_password, is_password_usable
 
 SQLITE_NEVER_REUSES_IDS = {"sqlite_autoincrement": True}  # or a purged account's link could open a newer account
-
-
-def new_security_stamp() -> str:
-    """Return 192 random bits for `User.security_stamp`."""
-    return secrets.token_urlsafe(24)
 
 
 class User(UserMixin, db.Model):  # type: ignore[name-defined]
@@ -44,7 +38,7 @@ class User(UserMixin, db.Model):  # type: ignore[name-defined]
     email: Mapped[str] = mapped_column(String(320))
     email_key: Mapped[str] = mapped_column(String(640), unique=True)
     password_hash: Mapped[str] = mapped_column(String(255))
-    security_stamp: Mapped[str] = mapped_column("stamp", String(64), default=new_security_stamp)
+    security_stamp: Mapped[str] = mapped_column("stamp", String(64))
     is_active: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
     last_login: Mapped[datetime | None] = mapped_column(UTCDateTime)

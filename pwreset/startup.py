@@ -137,7 +137,7 @@ def start_under_gunicorn(app: Flask, *, joins: bool) -> None:
 
 def _serve(app: Flask) -> None:
     stall_monitor.init_app(app)
-    atexit.register(app.extensions["pwreset_rejected_requests"].write)
+    atexit.register(app.extensions["pwreset"].rejected_requests.write)
 
 
 def _end_in_order_on_sigterm() -> None:

@@ -1,15 +1,12 @@
 """What can happen to an account: its password, links, sessions, login throttle and security events."""
 
 from pwreset.accounts.service import (
-    Slot,
     authenticate,
-    claim_slot,
     create,
     find,
     find_by_id,
     purge_unfinished,
     record_login,
-    release_slot,
     revoke,
     revoke_sessions,
     set_active,
@@ -17,7 +14,6 @@ from pwreset.accounts.service import (
 )
 
 __all__ = [
-    "Slot",
     "authenticate",
     "create",
     "find",

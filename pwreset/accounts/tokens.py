@@ -1,25 +1,28 @@
-"""What makes a mailed link valid: a signature over the user's id with the user's present state in the key.
+"""What makes an emailed link valid: a signature over the user's id, with the account's current state in the key.
 
-Decides which state a link of each purpose depends on and how long it lives. There is no table of tokens: whatever
-changes the state (a new password, a login, another address, "sign out everywhere") ends the link. Only those of
-"This wasn't me" outlive what an attacker does first. A token must never
-reach a database, a log, a broker or an exception's message. Django's counterpart: `django/contrib/auth/tokens.py`.
+Decides which state a link of each purpose depends on, and how long it is valid. There is no table of tokens: a change
+of the state (a new password, a login, another address, "sign out everywhere") ends the link. Only the links that revoke
+outlive what an attacker does first. A token must never reach a database, a log, a broker or an exception message.
+Django's counterpart: `django/contrib/auth/tokens.py`.
 """
 
 import base64
 import binascii
 import json
+from collections.abc import Sequence
 from hashlib import sha256
 
 from flask import current_app
 from itsdangerous import BadSignature, SignatureExpired, TimestampSigner
 
+from pwreset.accounts.service import find_by_id
 from pwreset.clock import utcnow
 from pwreset.models import User
+from pwreset.state import AppState
 
 MAXIMUM_ID = 2**31 - 1  # PostgreSQL's integer; a larger one would be an error there instead of "no such user"
-MAXIMUM_LENGTH = 200  # characters; ours have 50
-# Each with the setting that says how long it lives; that of a notice, 7 days, is nobody's to shorten.
+MAXIMUM_LENGTH = 200  # characters; our tokens have 50
+# Each purpose with the setting for its lifetime; the lifetime of a notice's link, 7 days, is fixed.
 PURPOSES = {
     "reset": "PASSWORD_RESET_TIMEOUT",
     "invite": "INVITE_TIMEOUT",
@@ -27,7 +30,7 @@ PURPOSES = {
     "notice": None,
 }
 NOTICE_LIFETIME = 7 * 86400  # seconds
-WASNT_ME = frozenset({"cancel", "notice"})
+REVOKING = frozenset({"cancel", "notice"})
 
 
 class TokenError(Exception):
@@ -35,11 +38,11 @@ class TokenError(Exception):
 
 
 class TokenInvalid(TokenError):
-    """The token was never valid for this user and purpose, or is no longer: used, or the account changed since."""
+    """The token is not valid for this user and purpose: made up, used, or the account changed since."""
 
 
 class TokenExpired(TokenError):
-    """The token would be valid, but its time is over."""
+    """The token would be valid, but its lifetime is over."""
 
 
 class PasswordResetTokenGenerator:
@@ -66,7 +69,7 @@ class PasswordResetTokenGenerator:
         return True
 
     def has_expired(self, user: User | None, token: str | None) -> bool:
-        """Whether the token would open the page, had it not outlived its time."""
+        """Whether only the token's age keeps it from opening the page."""
         try:
             self.verify(user, token)
         except TokenError as error:
@@ -93,35 +96,58 @@ class PasswordResetTokenGenerator:
 
     @property
     def lifetime(self) -> int:
-        """How long a token of this purpose lives, in seconds."""
+        """How long a token of this purpose is valid, in seconds."""
         setting = PURPOSES[self.purpose]
         return int(current_app.config[setting]) if setting else NOTICE_LIFETIME
 
     def state(self, user: User) -> list[str | int | None]:
         """Return what the token depends on, beside the secret key.
 
-        The hash changes with every password (the salt, even for the same one); the stamp with every reset, change,
-        deactivation and "sign out everywhere"; a login shows that the password was found again; an address that changed
-        may belong to somebody else. The same ingredients as Django's `_make_hash_value`, and the stamp.
+        The hash changes with every new password, even the same one (by its salt); the stamp with every reset, change,
+        deactivation and "sign out everywhere"; a login shows that the owner knows the password again; a changed address
+        may belong to another person. These are the ingredients of Django's `_make_hash_value`, and the stamp.
 
-        What says "This wasn't me" depends on account and address alone: an attacker logs in, or sets a password, first.
+        A link that revokes depends on account and address alone: an attacker logs in, or sets a password, first.
         """
-        if self.purpose in WASNT_ME:
+        if self.purpose in REVOKING:
             return [user.id, user.email]
         last_login = user.last_login.isoformat() if user.last_login else None
         return [user.id, user.password_hash, user.security_stamp, last_login, user.email]
 
     def _signer(self, user: User) -> TimestampSigner:
-        # JSON, since fields that are only joined could run together and sign another state.
+        # JSON, since joined fields could run together and sign another state.
         salt = json.dumps(["pwreset", self.purpose, *self.state(user)])
         keys = [*reversed(current_app.config["SECRET_KEY_FALLBACKS"]), current_app.config["SECRET_KEY"]]
         return TimestampSigner(keys, salt=salt, key_derivation="hmac", digest_method=sha256)
 
 
 def token_generator(purpose: str) -> PasswordResetTokenGenerator:
-    """Return the present application's generator for a purpose; the one passed to `create_app` serves `reset`."""
-    custom = current_app.extensions.get("pwreset_token_generator")
+    """Return the application's generator for a purpose; the one passed to `create_app` serves `reset`."""
+    state: AppState = current_app.extensions["pwreset"]
+    custom: PasswordResetTokenGenerator | None = state.token_generator
     return custom if custom and purpose == "reset" else PasswordResetTokenGenerator(purpose)
+
+
+def check_link(uidb64: str, token: str, purposes: Sequence[str]) -> tuple[User, str]:
+    """Return whose link this is and for which of the purposes.
+
+    Args:
+        uidb64: the id as it is in the link.
+        token: the token as it is in the link.
+        purposes: names of `PURPOSES`, tried in order.
+
+    Raises:
+        TokenExpired: the link would be valid for one of the purposes, but its lifetime is over.
+        TokenInvalid: the link is not valid for another reason.
+    """
+    user_id = decode_uid(uidb64)
+    user = find_by_id(user_id) if user_id else None
+    if user is None or not user.is_active:
+        raise TokenInvalid
+    for purpose in purposes:
+        if token_generator(purpose).check_token(user, token):
+            return user, purpose
+    raise TokenExpired if any(token_generator(name).has_expired(user, token) for name in purposes) else TokenInvalid
 
 
 def encode_uid(user_id: int) -> str:
@@ -141,7 +167,7 @@ def decode_uid(uidb64: str) -> int | None:
 
 
 def _is_canonical(token: str) -> bool:
-    # The last base64 character has spare bits, so four spellings of one signature verify; only one was mailed.
+    # The last base64 character has spare bits, so four spellings of one signature verify; only one was emailed.
     parts = token.split(".")
     try:
         return len(token) <= MAXIMUM_LENGTH and all(part and _encode(_decode(part)) == part for part in parts)

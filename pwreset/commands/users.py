@@ -5,7 +5,6 @@ all sessions and tells the owner.
 """
 
 import sys
-from datetime import timedelta
 from types import SimpleNamespace
 
 import click
@@ -20,7 +19,7 @@ from pwreset.clock import humanize_duration
 from pwreset.commands import DatabaseGroup
 from pwreset.extensions import db
 from pwreset.models import User
-from pwreset.outbox import emails
+from pwreset.outbox import EmailKind, cooldown, emails
 from pwreset.passwords import ValidationError, validate_password
 from pwreset.request_info import RequestInfo
 from pwreset.web.forms import password_validators
@@ -57,7 +56,7 @@ def set_password(email: str, password_stdin: bool) -> None:  # noqa: FBT001
     if not accounts.set_password(user, password):
         msg = "The account is deactivated, or it just changed. Nothing was done."
         raise click.ClickException(msg)
-    outbox.enqueue("password_changed", user.email, RequestInfo())
+    outbox.enqueue(EmailKind.PASSWORD_CHANGED, user.email, RequestInfo())
     events.record(Kind.SET_BY_ADMIN, user.id)
     db.session.commit()
     click.echo("The password is set, every session has ended, and the owner is told by mail.")
@@ -72,7 +71,7 @@ def invite(email: str) -> None:
     if user and (user.has_usable_password() or not user.is_active):
         msg = "There is already an account with this address." if user.is_active else "The account is deactivated."
         raise click.ClickException(msg)
-    outbox.enqueue("register", address, RequestInfo())
+    outbox.enqueue(EmailKind.REGISTRATION, address, RequestInfo())
     db.session.commit()
     click.echo("The invitation is in the outbox; the running site sends it, or `flask outbox drain` does.")
 
@@ -104,7 +103,7 @@ def reset_link(email: str) -> None:
     purpose = "reset" if user.has_usable_password() else "invite"
     link = emails.link_to_page(user, purpose, current_app.config["PUBLIC_URL"] or LOCAL_URL)
     if purpose == "invite":
-        accounts.claim_slot(user, timedelta())  # as if mailed: an unfinished account with a live link is not purged
+        cooldown.start(user)  # as if mailed: an unfinished account with a live link is not purged
     events.record(Kind.LINK_PRINTED, user.id)
     db.session.commit()
     click.echo(link)

@@ -140,7 +140,7 @@ class VerifyingConnection(Connection):
         peculiar = message.sender != self.mail.default_sender or not "".join(recipients).isascii()
         reused = self.host is not None
         self.host = self.host or self._open()
-        self.host.one_by_one = time.monotonic() < current_app.extensions.get("pwreset_one_by_one_until", 0)
+        self.host.one_by_one = time.monotonic() < current_app.extensions["pwreset"].no_pipelining_until
         try:
             if "".join([sender, *recipients]).isascii():
                 self.host.sendmail(sender, recipients, message.as_bytes())
@@ -148,7 +148,7 @@ class VerifyingConnection(Connection):
                 self.host.send_message(message._message(), sender, recipients)  # noqa: SLF001
         except (smtplib.SMTPException, OSError) as error:
             if not self.host.sender_answered:  # at which of several commands it failed shows when they go one by one
-                current_app.extensions["pwreset_one_by_one_until"] = time.monotonic() + ONE_BY_ONE
+                current_app.extensions["pwreset"].no_pipelining_until = time.monotonic() + ONE_BY_ONE
             failure = self._judge(error, peculiar=peculiar, reused=reused)
             self._keep_or_close(error)
             raise failure from None  # the original may repeat an address

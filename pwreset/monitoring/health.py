@@ -1,10 +1,9 @@
-"""`/healthz`, for load balancers: whether this process can serve. It must tell nothing else.
+"""`/healthz`, for load balancers: whether this process can serve. It must reveal nothing else.
 
-Decides that mail which nobody delivers is said and does not fail the check: every machine would fail it at once, and a
-site whose mail waits is better than none. And that an answer comes in time, also where the database is frozen.
+A queue that nobody delivers is reported but does not fail the check: all machines would fail at once, and a site whose
+emails wait is better than none. The answer comes in time even if the database is frozen.
 """
 
-import threading
 from functools import partial
 
 from flask import Blueprint, Flask, current_app, jsonify
@@ -13,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pwreset.clock import call_with_timeout
 from pwreset.monitoring.stall_monitor import warn_if_stalled
+from pwreset.state import AppState
 
 DEADLINE = 3.0  # seconds
 bp = Blueprint("health", __name__)
@@ -21,21 +21,21 @@ bp = Blueprint("health", __name__)
 @bp.get("/healthz")
 def healthz() -> ResponseReturnValue:
     """Answer 200 while the database answers, else 503."""
-    # One thread at most waits for a database that never answers, however often this is asked.
-    asking = current_app.extensions.setdefault("pwreset_asking", threading.Lock())
-    if not asking.acquire(timeout=DEADLINE):
+    state: AppState = current_app.extensions["pwreset"]
+    # At most one thread waits for a database that never answers, however many requests come.
+    if not state.health_check.acquire(timeout=DEADLINE):
         return jsonify(status="unavailable"), 503
     try:
         app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 (Flask's way to a thread)
-        undelivered = call_with_timeout(DEADLINE, partial(_ask, app, asking))
+        stalled = call_with_timeout(DEADLINE, partial(_check, app, state))
     except (SQLAlchemyError, TimeoutError):
         return jsonify(status="unavailable"), 503
-    return jsonify(status="mail is not delivered" if undelivered else "ok")
+    return jsonify(status="mail is not delivered" if stalled else "ok")
 
 
-def _ask(app: Flask, asking: threading.Lock) -> bool:
+def _check(app: Flask, state: AppState) -> bool:
     try:
         with app.app_context():
             return warn_if_stalled()
     finally:
-        asking.release()
+        state.health_check.release()

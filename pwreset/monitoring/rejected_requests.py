@@ -73,8 +73,3 @@ class RejectedRequests:
         new = {network: client for network, client in clients.items() if network not in self._told}
         self._told |= dict.fromkeys(new, now)
         return list(new.values())
-
-
-def init_app(app: Flask) -> None:
-    """Count the refusals of an application."""
-    app.extensions["pwreset_rejected_requests"] = RejectedRequests(app)

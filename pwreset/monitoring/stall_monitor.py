@@ -1,8 +1,8 @@
-"""Says in the log of a server that the mail people ask for is delivered by nobody.
+"""Logs a warning when emails wait and no worker delivers them.
 
-Decides when to look: when `/healthz` is asked, a minute after something was posted, and again while it is so. A timer's
-thread looks and never the request, which must do the same for every address. A server that was not started with our
-gunicorn.conf.py runs none of our code but the requests, so they set the timer.
+It checks when `/healthz` is requested, a minute after a POST, and again while the queue is stalled. A timer's thread
+checks and not the request, which must do the same for every address. A server that was started without our
+gunicorn.conf.py runs none of our code but the requests, so these start the timer.
 """
 
 import logging
@@ -11,26 +11,27 @@ import threading
 from flask import Flask, Response, current_app, request
 from sqlalchemy.exc import SQLAlchemyError
 
-from pwreset.clock import at_most_every
 from pwreset.monitoring.queue_status import STALLED_MESSAGE, is_stalled
+from pwreset.state import AppState
 
-PAUSE = 61.0  # seconds: what was posted has been due for a minute then
+PAUSE = 61.0  # seconds: a row from the request has been due for a minute then
 logger = logging.getLogger(__name__)
 
 
 def warn_if_stalled() -> bool:
-    """Return whether mail waits and nobody delivers it; says so in the log, at most once a minute."""
-    undelivered = is_stalled()
-    if undelivered and current_app.extensions.setdefault("pwreset_time_to_warn", at_most_every(60))():
+    """Return whether emails wait and nobody delivers them; log it at most once a minute."""
+    state: AppState = current_app.extensions["pwreset"]
+    stalled = is_stalled()
+    if stalled and state.stall_warning_is_due():
         logger.warning(STALLED_MESSAGE)
-    return undelivered
+    return stalled
 
 
 class StallMonitor:
-    """One timer of one process.
+    """The timer of one process.
 
     Args:
-        app: whose outbox.
+        app: the application whose outbox is checked.
     """
 
     def __init__(self, app: Flask) -> None:
@@ -38,31 +39,31 @@ class StallMonitor:
         self._timer: threading.Timer | None = None
 
     def after_request(self, response: Response) -> Response:
-        """Set the timer where something was posted, unless it runs."""
+        """Schedule a check after a POST."""
         if request.method == "POST":
             self.schedule_check()
         return response
 
     def schedule_check(self) -> None:
-        """Set the timer, unless it runs."""
+        """Start the timer, unless it runs."""
         with self._lock:
             if self._timer is None:
-                self._timer = threading.Timer(PAUSE, self._look)
+                self._timer = threading.Timer(PAUSE, self._check)
                 self._timer.daemon = True
                 self._timer.start()
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         with self._lock:
             self._timer = None
         try:
             with self._app.app_context():
-                undelivered = warn_if_stalled()
-        except SQLAlchemyError:  # the pages and /healthz tell of that
-            undelivered = True
-        if undelivered:
+                stalled = warn_if_stalled()
+        except SQLAlchemyError:  # the pages and /healthz report that
+            stalled = True
+        if stalled:
             self.schedule_check()
 
 
 def init_app(app: Flask) -> None:
-    """Watch over the mail of an application that is served."""
+    """Monitor the outbox of an application that is served."""
     app.after_request(StallMonitor(app).after_request)

@@ -1,19 +1,18 @@
 """The queue of emails: its rows, what becomes of them, and who delivers them."""
 
-from pwreset.outbox.queue import (
-    back_off,
-    claim,
-    discard,
-    enqueue,
-    expire,
-    give_up,
-    is_gone,
-    merge,
-    purge_failed,
-    put_off,
-    recall,
-    release,
-    retry,
-)
+from pwreset.outbox.kinds import EmailKind
+from pwreset.outbox.outcomes import Outcome, Result
+from pwreset.outbox.queue import claim, enqueue, exists, purge_failed, repair_future_dates, retry_failed, settle
 
-repair_future_dates, retry_failed = recall, retry
+__all__ = [
+    "EmailKind",
+    "Outcome",
+    "Result",
+    "claim",
+    "enqueue",
+    "exists",
+    "purge_failed",
+    "repair_future_dates",
+    "retry_failed",
+    "settle",
+]

@@ -1,68 +1,83 @@
-"""How much mail one account gets, whoever asks for it: one in EMAIL_INTERVAL, and EMAIL_HOURLY an hour of each kind.
+"""The per-account cooldown: one email in EMAIL_INTERVAL, and EMAIL_HOURLY an hour of each kind, whoever requests it.
 
-Decides when an account has had enough, and what becomes of the row then. It runs in the worker, after the response, so
-a limit tells nobody anything; and it loses nothing: one row waits for the next turn, the others merge into it.
+An account has one slot. An attempt claims it before it writes an email that strangers can request, and releases it if
+nothing was sent. This runs in the worker, after the response, so a limit reveals nothing to the visitor.
 """
 
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from flask import current_app
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 
-from pwreset import accounts, outbox
-from pwreset.accounts import Slot, events
-from pwreset.accounts.events import END_LINKS, Kind
-from pwreset.clock import utcnow
+from pwreset.accounts.events import END_LINKS
+from pwreset.accounts.tokens import token_generator
+from pwreset.clock import CLOCK_TOLERANCE, utcnow
 from pwreset.extensions import db
-from pwreset.models import OutboxMessage, SecurityEvent, User
-from pwreset.request_info import RequestInfo
+from pwreset.models import SecurityEvent, User
+from pwreset.outbox.kinds import EmailKind
 
 HOUR = timedelta(hours=1)
-CLOCKS_DIFFER = timedelta(minutes=1)  # between two machines, and nobody's clock was set
 
 
-def claim_slot(user: User, asked: Kind) -> Slot | datetime:
-    """Take the account's turn in the present transaction, or return from when on there is one again.
+class Slot(NamedTuple):
+    """A claimed slot: whose, since when, and the start of the cooldown before it."""
 
-    Args:
-        user: who would be mailed.
-        asked: what for, `REQUESTED` or `REGISTERED`. The hour is counted for each, or a stranger who registers the
-            address over and over would use up what its owner needs for a reset.
+    user_id: int
+    claimed_at: datetime
+    previous: datetime | None
+
+
+def claim(user: User, kind: EmailKind) -> Slot | datetime:
+    """Claim the account's slot and commit, or return when the next one is free.
+
+    The hour is counted for each kind: otherwise a stranger who registers an address again and again would use up what
+    its owner needs for a reset.
     """
-    last_of_the_hour = _last_of_the_hour(user, asked)
-    if last_of_the_hour is not None:
-        return last_of_the_hour + _window(asked)
+    start_of_hour = _start_of_full_hour(user, kind)
+    if start_of_hour is not None:
+        return start_of_hour + _window(kind)
     interval = timedelta(seconds=current_app.config["EMAIL_INTERVAL"])
-    turn = accounts.claim_slot(user, interval)
-    if turn is None:
-        db.session.refresh(user)
-    return turn or (user.cooldown_started_at or utcnow()) + interval
+    slot = _claim(user, interval)
+    db.session.commit()  # writing an email takes time, and SQLite has one lock for all writers
+    return slot or (user.cooldown_started_at or utcnow()) + interval
 
 
-def merge_or_put_off(row: OutboxMessage, user_id: int, until: datetime) -> None:
-    """Let an older row stand for this one, or let this one wait for the account's next turn."""
-    events.record(Kind.MERGED, user_id, RequestInfo(row.client_address, row.user_agent))
-    if not outbox.merge(row, until):
-        db.session.rollback()
-        outbox.put_off(row, until)
+def start(user: User) -> None:
+    """Start the account's cooldown in the current transaction, as if an email had been sent."""
+    _claim(user, timedelta())
 
 
-def _window(asked: Kind) -> timedelta:
-    # Links that have died of age need not be waited for: with shorter lives than an hour no owner could reset.
-    lifetime = current_app.config["PASSWORD_RESET_TIMEOUT" if asked is Kind.REQUESTED else "INVITE_TIMEOUT"]
-    return min(HOUR, timedelta(seconds=lifetime))
+def release(slot: Slot) -> None:
+    """Release a slot in the current transaction, unless another attempt has claimed it since."""
+    mine = User.id == slot.user_id, User.cooldown_started_at == slot.claimed_at
+    db.session.execute(update(User).where(*mine).values(cooldown_started_at=slot.previous))
 
 
-def _last_of_the_hour(user: User, asked: Kind) -> datetime | None:
-    """Return when the oldest of the hour's mails was sent, if there were as many as an hour has."""
-    mailed = SecurityEvent.user_id == user.id, SecurityEvent.kind == asked
+def _claim(user: User, interval: timedelta) -> Slot | None:
+    slot = Slot(user.id, utcnow(), user.cooldown_started_at)
+    started = User.cooldown_started_at
+    # A cooldown that starts in the future was claimed before the clock was set back.
+    free = started.is_(None) | (started <= slot.claimed_at - interval) | (started > slot.claimed_at + interval)
+    claimed = update(User).where(User.id == user.id, free).values(cooldown_started_at=slot.claimed_at)
+    found = db.session.execute(claimed)
+    return slot if found.rowcount else None  # type: ignore[attr-defined]
+
+
+def _window(kind: EmailKind) -> timedelta:
+    # An email counts as long as its link lives, and at most an hour: else short-lived links would keep an owner out.
+    return min(HOUR, timedelta(seconds=token_generator(kind.purpose or "reset").lifetime))
+
+
+def _start_of_full_hour(user: User, kind: EmailKind) -> datetime | None:
+    """Return when the oldest of the hour's emails was sent, if there were EMAIL_HOURLY of them."""
     now = utcnow()
-    # Not what a clock that was ahead has written.
-    within = SecurityEvent.created_at > now - _window(asked), SecurityEvent.created_at < now + CLOCKS_DIFFER
-    # Only mails whose links may be alive: a stranger's five must not keep an owner who has ended them from a new one.
-    ended = select(func.max(SecurityEvent.id)).where(
-        SecurityEvent.user_id == user.id, SecurityEvent.kind.in_(END_LINKS)
-    )
-    alive = SecurityEvent.id > func.coalesce(ended.scalar_subquery(), 0)
-    newest = select(SecurityEvent.created_at).where(*mailed, *within, alive).order_by(SecurityEvent.created_at.desc())
-    return db.session.scalar(newest.offset(current_app.config["EMAIL_HOURLY"] - 1).limit(1))
+    mine = SecurityEvent.user_id == user.id
+    # Events further in the future were written before the clock was set back.
+    recent = (SecurityEvent.created_at > now - _window(kind)) & (SecurityEvent.created_at < now + CLOCK_TOLERANCE)
+    # Only emails whose links may work: five requests of a stranger must not delay an owner who has ended those links.
+    ended = select(func.max(SecurityEvent.id)).where(mine, SecurityEvent.kind.in_(END_LINKS)).scalar_subquery()
+    usable = SecurityEvent.id > func.coalesce(ended, 0)
+    sent = select(SecurityEvent.created_at).where(mine, SecurityEvent.kind == kind.event, recent, usable)
+    newest_first = sent.order_by(SecurityEvent.created_at.desc())
+    return db.session.scalar(newest_first.offset(current_app.config["EMAIL_HOURLY"] - 1).limit(1))

@@ -1,7 +1,8 @@
-"""How a row of the outbox becomes a mail: whom it goes to, which texts, and the link, minted here and nowhere else.
+"""How a row of the outbox becomes an email: its recipient, its texts, and its links.
 
-Decides the recipient: always the address stored with the account, never the one typed. The token lives in the mail
-returned and in no other place; whoever sends it must not log or store it.
+The recipient is always the address stored with the account, never the one typed. Tokens are created here and nowhere
+else (`flask users reset-link` calls `link_to_page`). A token is in the returned email only; it must not be logged or
+stored.
 """
 
 from dataclasses import dataclass
@@ -20,30 +21,32 @@ from pwreset.addresses import envelope
 from pwreset.clock import humanize_duration
 from pwreset.mail.message import Message
 from pwreset.models import OutboxMessage, User
+from pwreset.outbox.kinds import EmailKind
 from pwreset.request_info import browser
 
-KINDS = ("password_reset", "register", "password_changed")
-PURPOSES = {"password_reset": "reset", "invite": "invite"}  # by the name of the texts
 PAGES = {
     "reset": "password_reset.confirm",
     "invite": "password_reset.confirm",
     "cancel": "password_reset.cancel",
     "notice": "password_reset.secure",
 }
+HEADERS = {"Auto-Submitted": "auto-generated", "X-Auto-Response-Suppress": "All"}
+"""They keep automatic replies such as vacation notices from answering (RFC 3834, section 5)."""
 
 
 @dataclass(frozen=True)
 class EmailDraft:
-    """What to write: the folder of its texts, the address it goes to, and the account, if it has one."""
+    """What to write: the folder of the texts, the recipient, the account if there is one, and its link's purpose."""
 
-    name: str
+    template: str
     recipient: str
     user: User | None
+    purpose: str | None
 
 
 @dataclass(frozen=True)
-class Asked:
-    """When, from where and with what the mail was asked for, as the texts show it."""
+class RequestDetails:
+    """When, from where and with which browser the email was requested, for the texts."""
 
     at: datetime
     client_address: str | None
@@ -51,53 +54,55 @@ class Asked:
 
 
 def draft_for(row: OutboxMessage) -> EmailDraft | None:
-    """Return what to write for a row, or None where nobody is to be mailed; a registration gets its account here.
+    """Return what to write for a row, or None if nobody may get it. A registration creates its account here.
 
     Raises:
-        LookupError: for a kind that this version does not know.
+        ValueError: this version does not know the row's kind.
     """
-    if row.kind not in KINDS:
-        raise LookupError(row.kind)
+    kind = EmailKind(row.kind)
     user = accounts.find(row.address)
-    if row.kind == "password_changed":
-        return EmailDraft(row.kind, row.address, user)
-    if row.kind == "register":
+    if kind is EmailKind.PASSWORD_CHANGED:
+        return EmailDraft(kind.template, row.address, user, kind.purpose)
+    if kind is EmailKind.REGISTRATION:
         user = user or accounts.create(row.address) or accounts.find(row.address)
     if user is None or not user.is_active:
         return None
-    if row.kind == "password_reset":
-        return EmailDraft(row.kind, user.email, user)
-    return EmailDraft("account_exists" if user.has_usable_password() else "invite", user.email, user)
+    if kind is EmailKind.REGISTRATION and user.has_usable_password():
+        return EmailDraft("account_exists", user.email, user, None)
+    return EmailDraft(kind.template, user.email, user, kind.purpose)
 
 
-def write(row: OutboxMessage, letter: EmailDraft) -> Message:
-    """Return the mail, with its link.
+def write(row: OutboxMessage, draft: EmailDraft) -> Message:
+    """Return the email, with its links.
 
     Raises:
-        Exception: whatever a template of the team's own raises; the row can't be mailed then.
+        Exception: whatever a team's own template raises; the row can't be sent then.
     """
-    context = _context(row, letter)
-    options, folder = row.options, f"mail/{letter.name}"
-    html = options.get("html_email_template_name", f"{folder}/body.html")
-    message = Message(
-        subject=" ".join(_render(options.get("subject_template_name") or f"{folder}/subject.txt", context).split()),
-        recipients=[letter.recipient],
-        body=_render(options.get("email_template_name") or f"{folder}/body.txt", context),
-        html=_render(html, context) if html else None,
-        sender=options.get("from_email") or sender(),
-        # RFC 3834 section 5: nobody's holiday notice is to answer this.
-        extra_headers={"Auto-Submitted": "auto-generated", "X-Auto-Response-Suppress": "All"},
-    )
+    message = _message(row, draft, _context(row, draft))
     # From the row and not from this attempt, so that a second copy can be recognised.
     message.msgId = f"<{row.message_id}@{_sender_domain()}>"
     if message.has_bad_headers():
         raise flask_mail.BadHeaderError
-    message.as_bytes()  # what can't be put on the wire shows here, where it is this row's failure
+    message.as_bytes()  # what can't be encoded fails here, as a fault of this row
     return message
 
 
+def _message(row: OutboxMessage, draft: EmailDraft, context: dict[str, Any]) -> Message:
+    options, folder = row.options, f"mail/{draft.template}"
+    html = options.get("html_email_template_name", f"{folder}/body.html")
+    subject = _render(options.get("subject_template_name") or f"{folder}/subject.txt", context)
+    return Message(
+        subject=" ".join(subject.split()),
+        recipients=[draft.recipient],
+        body=_render(options.get("email_template_name") or f"{folder}/body.txt", context),
+        html=_render(html, context) if html else None,
+        sender=options.get("from_email") or sender(),
+        extra_headers=HEADERS,
+    )
+
+
 def trial_message(recipient: str) -> Message:
-    """Return the mail of `flask mail check --to`."""
+    """Return the email of `flask mail check --to`."""
     site = current_app.config["SITE_NAME"]
     text = f"{site} can send mail.\n\nSomebody who runs it asked for this test with `flask mail check`.\n"
     message = Message(subject=f"Test mail from {site}", recipients=[recipient], body=text, sender=sender())
@@ -106,7 +111,7 @@ def trial_message(recipient: str) -> Message:
 
 
 def sender() -> str:
-    """Return the address that mail comes from unless a row names its own."""
+    """Return the address that an email comes from, unless its row names another."""
     return current_app.config["EMAIL_FROM"] or "noreply@localhost"
 
 
@@ -115,12 +120,12 @@ def _sender_domain() -> str:
 
 
 def origin_of(row: OutboxMessage) -> str:
-    """Return what links start with: PUBLIC_URL always, where it is set; else the loopback origin of the form."""
+    """Return the origin of the links: PUBLIC_URL if it is set, else the loopback origin that the form was served from."""
     return current_app.config["PUBLIC_URL"] or row.origin or LOCAL_URL
 
 
 def link_to_page(user: User, purpose: str, origin: str) -> str:
-    """Return a link that opens the page of its purpose: the one place that makes tokens.
+    """Return a link that opens the page of its purpose, with a new token.
 
     Args:
         user: as it is now.
@@ -131,20 +136,18 @@ def link_to_page(user: User, purpose: str, origin: str) -> str:
     return _url(origin, PAGES[purpose], uidb64=encode_uid(user.id), token=token)
 
 
-def _context(row: OutboxMessage, letter: EmailDraft) -> dict[str, Any]:
+def _context(row: OutboxMessage, draft: EmailDraft) -> dict[str, Any]:
     origin = origin_of(row)
     context: dict[str, Any] = {
         "site_name": current_app.config["SITE_NAME"],
         "site_url": origin,
-        "email": letter.recipient,
+        "email": draft.recipient,
         "link": _url(origin, "password_reset.reset"),
-        "request": Asked(row.created_at, row.client_address, browser(row.user_agent)),
+        "request": RequestDetails(row.created_at, row.client_address, browser(row.user_agent)),
     }
-    purpose = PURPOSES.get(letter.name)
-    if purpose and letter.user:
-        context |= _django_context(letter.user, purpose, origin)
-    if letter.user:
-        context |= _wasnt_me_context(letter, letter.user, origin)
+    if draft.user:
+        context |= _django_context(draft.user, draft.purpose, origin) if draft.purpose else {}
+        context |= _revoke_context(draft, draft.user, origin)
     return {**context, **row.options.get("extra_email_context", {})}
 
 
@@ -153,16 +156,16 @@ def _django_context(user: User, purpose: str, origin: str) -> dict[str, Any]:
     scheme, domain, path, *_ = urlsplit(link)
     _, _, uid, token = path.split("/")
     lifetime = humanize_duration(token_generator(purpose).lifetime)
-    # What a template written for Django goes by, which puts the link together itself.
+    # A template written for Django puts the link together from these parts.
     parts = {"protocol": scheme, "domain": domain, "uid": uid, "token": token}
     return {"link": link, "lifetime": lifetime, "user": user, **parts}
 
 
-def _wasnt_me_context(letter: EmailDraft, user: User, origin: str) -> dict[str, str]:
-    if letter.name == "password_reset":
+def _revoke_context(draft: EmailDraft, user: User, origin: str) -> dict[str, str]:
+    if draft.purpose == "reset":
         return {"cancel_link": link_to_page(user, "cancel", origin)}
-    # To the address of the account alone: that of a notice may be the one it had when the notice was asked for.
-    if letter.name == "password_changed" and user.is_active and letter.recipient == user.email:
+    # Only to the account's current address: a notice goes to the one it had when the password was changed.
+    if draft.template == EmailKind.PASSWORD_CHANGED.template and user.is_active and draft.recipient == user.email:
         lifetime = humanize_duration(token_generator("notice").lifetime)
         return {"secure_link": link_to_page(user, "notice", origin), "secure_lifetime": lifetime}
     return {}

@@ -1,46 +1,50 @@
-"""The rows of mail waiting to be sent; the only module that writes them.
+"""The rows of emails waiting to be sent; the only module that writes them.
 
-Decides how a row is added, leased, put off, given up and taken away, and counts each. `enqueue` and `purge_failed`
-belong to the caller's transaction (a row stands or falls with what it tells of); the others that write commit at once,
-so that no transaction stays open while a mail server is spoken to. It must not look up users or render anything.
+`enqueue` and `purge_failed` belong to the caller's transaction. The others that write commit at once, so that no
+transaction stays open while a mail server is spoken to. `settle` is the only place that commits what became of a row.
+This module must not look up accounts or render anything.
 """
 
 from collections import Counter as Tally
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from flask import current_app
 from sqlalchemy import ColumnElement, and_, delete, or_, select, update
 
+from pwreset.accounts import events
+from pwreset.accounts.events import Kind
 from pwreset.addresses import email_key
-from pwreset.clock import utcnow
+from pwreset.clock import CLOCK_TOLERANCE, utcnow
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage
 from pwreset.monitoring import counters
 from pwreset.monitoring.counters import Counted
+from pwreset.outbox import cooldown
+from pwreset.outbox.cooldown import Slot
+from pwreset.outbox.kinds import EmailKind
+from pwreset.outbox.outcomes import EFFECTS, LONGEST_RETRY, Effect, Outcome, Result
 from pwreset.request_info import RequestInfo
 
-FIRST_BACK_OFF, LONGEST_BACK_OFF = timedelta(seconds=30), timedelta(hours=1)
-CLOCKS_DIFFER = timedelta(minutes=2)  # between two machines, and nobody's clock was set
 
-
-def enqueue(kind: str, address: str, client: RequestInfo, options: dict[str, Any] | None = None) -> None:
-    """Add a mail to the present transaction; it is written and sent later, by whoever delivers.
+def enqueue(kind: EmailKind, address: str, request_info: RequestInfo, options: dict[str, Any] | None = None) -> None:
+    """Add a row to the current transaction; a worker writes and sends the email later.
 
     Args:
-        kind: `password_reset`, `register` or `password_changed`.
-        address: in the form of `addresses.normalize`; whether it has an account is not asked here.
-        client: who asked.
-        options: what the writer of the mail is told (JSON values).
+        kind: the kind of email.
+        address: in the form of `addresses.normalize`; whether it has an account is not looked up here.
+        request_info: where the request came from.
+        options: template names and context for the email (JSON values).
     """
     row = OutboxMessage(
         kind=kind,
         address=address,
         email_key=email_key(address),
-        client_address=client.address,
-        user_agent=client.user_agent,
-        language=client.language,
-        origin=client.origin,
+        client_address=request_info.address,
+        user_agent=request_info.user_agent,
+        language=request_info.language,
+        origin=request_info.origin,
         options=options or {},
     )
     db.session.add(row)
@@ -48,10 +52,10 @@ def enqueue(kind: str, address: str, client: RequestInfo, options: dict[str, Any
 
 
 def claim() -> OutboxMessage | None:
-    """Lease the oldest due row for OUTBOX_LEASE_SECONDS, or return None.
+    """Lease the oldest due row for OUTBOX_LEASE_SECONDS and commit, or return None.
 
-    One statement: choosing and leasing in two was seen to hand one row to two workers. The row comes back detached,
-    as it was leased.
+    One statement chooses and leases the row: a SELECT followed by an UPDATE gave one row to two workers. The row is
+    returned detached, with the values it has under the lease.
     """
     now = utcnow()
     lease = now + timedelta(seconds=current_app.config["OUTBOX_LEASE_SECONDS"])
@@ -70,123 +74,111 @@ def claim() -> OutboxMessage | None:
     return row
 
 
-def discard(row: OutboxMessage, outcome: Counted) -> None:
-    """Delete a row that is done with, together with what else the transaction holds.
-
-    One whose mail was sent goes, lease or no lease; with any other the one who has the lease now may see it otherwise.
-    """
-    _delete(OutboxMessage.id == row.id if outcome is Counted.DELIVERED else _leased_as(row), outcome)
-    db.session.commit()
-
-
-def is_gone(row: OutboxMessage) -> bool:
-    """Whether a row was deleted already."""
-    return db.session.scalar(select(OutboxMessage.id).where(OutboxMessage.id == row.id)) is None
-
-
-def expire(row: OutboxMessage, asked_before: datetime) -> bool:
-    """Delete a leased row that was asked for too long ago; False if a newer request merged into it meanwhile."""
-    still_old = OutboxMessage.created_at < asked_before
-    found = _delete(and_(_leased_as(row), still_old), Counted.EXPIRED)
-    db.session.commit() if found else db.session.rollback()
-    return found > 0
-
-
-def recall() -> int:
-    """Make due what a clock that was ahead has put off, and return how many: nothing else waits for longer.
-
-    A row that was asked for in the future, or waits for more than any back-off, lease or turn, was written before the
-    clock was set back. It counts as asked for now, so that it expires no later than others.
-    """
-    now = utcnow()
-    longest = LONGEST_BACK_OFF + timedelta(seconds=current_app.config["OUTBOX_LEASE_SECONDS"]) + CLOCKS_DIFFER
-    fresh = OutboxMessage.attempts == 0, OutboxMessage.leased.is_(False), OutboxMessage.created_at > now + CLOCKS_DIFFER
-    ahead = OutboxMessage.run_after > now + CLOCKS_DIFFER, or_(OutboxMessage.run_after > now + longest, and_(*fresh))
-    changes = {"run_after": now, "created_at": now, "leased": False}
-    found = db.session.execute(update(OutboxMessage).where(*ahead).values(changes))
-    db.session.commit()
-    return int(found.rowcount)  # type: ignore[attr-defined]
-
-
-def release(row: OutboxMessage) -> bool:
-    """Give a leased row back, due at once, uncharged, and in its old place in the queue."""
-    return _reschedule(row, run_after=min(row.created_at, utcnow()))
-
-
-def put_off(row: OutboxMessage, until: datetime) -> bool:
-    """Let a leased row wait, uncharged."""
-    return _reschedule(row, run_after=until)
-
-
-def back_off(row: OutboxMessage, failure: str) -> bool:
-    """Charge a leased row with a failure: 30 s, doubling, at most 1 h."""
-    wait = min(FIRST_BACK_OFF * 2 ** min(row.attempts, 10), LONGEST_BACK_OFF)
-    changes = {"run_after": utcnow() + wait, "attempts": row.attempts + 1, "failure": failure}
-    return _reschedule(row, Counted.RETRIED, **changes)
-
-
-def give_up(row: OutboxMessage, failure: str) -> bool:
-    """Keep a leased row that failed for good, for the operator to see and to send back."""
-    return _reschedule(row, Counted.FAILED, run_after=None, failed_at=utcnow(), failure=failure)
-
-
-def merge(row: OutboxMessage, until: datetime) -> bool:
-    """Let an older row for the same mail to the same address stand for this one too, and delete this one.
-
-    The older of two always stays, so that two workers can't each merge into the other's. It takes over the newer
-    moment of asking, so that it does not expire for both. Left alone are one that failed before and waits for longer
-    than this one would, and one under a lease, whose mail may be written already, with a link that is dead by now.
+def settle(row: OutboxMessage, outcome: Outcome, slot: Slot | None = None) -> Outcome | None:
+    """Write what became of a leased row, and commit once: the row, the counter, the event and the slot.
 
     Args:
-        row: leased.
-        until: when its own turn would be.
+        row: as `claim` returned it.
+        outcome: of the attempt.
+        slot: the cooldown slot that the attempt claimed.
 
     Returns:
-        False where there is none, or where the lease was lost, since somebody else decides then; the transaction is the
-        caller's to undo.
+        The outcome that was written, which is the fallback if the row had changed so that `outcome` did not apply. None
+        if the lease was lost: then nothing is written, since another worker decides.
     """
-    same = OutboxMessage.email_key == row.email_key, OutboxMessage.kind == row.kind
-    soon = or_(OutboxMessage.attempts == 0, OutboxMessage.run_after <= until)
-    waiting = OutboxMessage.id < row.id, OutboxMessage.run_after.is_not(None), OutboxMessage.leased.is_(False), soon
-    older = select(OutboxMessage.id).where(*same, *waiting).order_by(OutboxMessage.id).limit(1).scalar_subquery()
-    stands = update(OutboxMessage).where(OutboxMessage.id == older, *waiting).values(created_at=row.created_at)
-    if not db.session.execute(stands).rowcount or not _delete(_leased_as(row), Counted.MERGED):  # type: ignore[attr-defined]
-        return False
+    effect = EFFECTS[outcome.result]
+    changed = _change(row, outcome, effect)
+    if effect.needs_lease and not changed:
+        db.session.rollback()
+        return settle(row, replace(outcome, result=effect.fallback), slot) if effect.fallback else None
+    _record(row, outcome, effect)
+    if slot and not effect.keeps_slot:
+        cooldown.release(slot)
+    if changed and effect.counter:
+        counters.add(effect.counter, row.kind)  # last: its row stays locked until the commit
     db.session.commit()
-    return True
+    return outcome
 
 
-def retry() -> int:
-    """Make every row that failed for good due again, as if asked for now, and return how many."""
+def exists(row: OutboxMessage) -> bool:
+    """Whether a row is still in the outbox."""
+    return db.session.scalar(select(OutboxMessage.id).where(OutboxMessage.id == row.id)) is not None
+
+
+def repair_future_dates() -> int:
+    """Make rows due that were scheduled before the clock was set back, commit, and return how many there were.
+
+    A row that was created in the future, or waits longer than any retry, lease or cooldown, must be one. It counts as
+    requested now, so that it expires no later than others.
+    """
     now = utcnow()
-    fresh = {"run_after": now, "leased": False, "created_at": now, "attempts": 0, "failed_at": None, "failure": None}
-    found = db.session.execute(update(OutboxMessage).where(OutboxMessage.run_after.is_(None)).values(fresh))
-    db.session.commit()
-    return int(found.rowcount)  # type: ignore[attr-defined]
+    longest = LONGEST_RETRY + timedelta(seconds=current_app.config["OUTBOX_LEASE_SECONDS"]) + CLOCK_TOLERANCE
+    is_new = and_(OutboxMessage.attempts == 0, OutboxMessage.leased.is_(False))
+    created_in_future = and_(is_new, OutboxMessage.created_at > now + CLOCK_TOLERANCE)
+    waits_too_long = OutboxMessage.run_after > now + longest
+    wrong = and_(OutboxMessage.run_after > now + CLOCK_TOLERANCE, or_(waits_too_long, created_in_future))
+    return _update_all(wrong, run_after=now, created_at=now)
+
+
+def retry_failed() -> int:
+    """Make every failed row due again, as if requested now, commit, and return how many there were."""
+    now = utcnow()
+    as_new: dict[str, Any] = {"run_after": now, "created_at": now, "attempts": 0, "failed_at": None, "failure": None}
+    return _update_all(OutboxMessage.run_after.is_(None), **as_new)
 
 
 def purge_failed(age: timedelta) -> None:
-    """Delete rows that failed for good longer ago than `age`."""
-    _delete(OutboxMessage.failed_at < utcnow() - age, Counted.PURGED)
+    """Delete rows that failed longer ago than `age`, in the current transaction."""
+    old = delete(OutboxMessage).where(OutboxMessage.failed_at < utcnow() - age).returning(OutboxMessage.kind)
+    for kind, number in sorted(Tally(db.session.scalars(old)).items()):  # sorted, so that two purges can't deadlock
+        counters.add(Counted.PURGED, kind, number)
 
 
-def _delete(which: ColumnElement[bool], outcome: Counted) -> int:
-    kinds = db.session.scalars(delete(OutboxMessage).where(which).returning(OutboxMessage.kind)).all()
-    for kind, number in sorted(Tally(kinds).items()):  # in one order, or two transactions could wait for each other
-        counters.add(outcome, kind, number)
-    return len(kinds)
+def _change(row: OutboxMessage, outcome: Outcome, effect: Effect) -> bool:
+    """Delete or update the row, and return whether it was there to change."""
+    conditions = [OutboxMessage.id == row.id]
+    if effect.needs_lease:
+        conditions.append(OutboxMessage.run_after == row.run_after)
+    if outcome.result is Result.EXPIRED:
+        conditions.append(OutboxMessage.created_at < outcome.created_before)
+    if outcome.result is Result.MERGED and not _merge_into_older(row, outcome.until):
+        return False
+    if effect.new_values is None:
+        found = db.session.execute(delete(OutboxMessage).where(*conditions))
+    else:
+        values = effect.new_values(row, outcome)
+        found = db.session.execute(update(OutboxMessage).where(*conditions).values(leased=False, **values))
+    return bool(found.rowcount)  # type: ignore[attr-defined]
 
 
-def _leased_as(row: OutboxMessage) -> ColumnElement[bool]:
-    return and_(OutboxMessage.id == row.id, OutboxMessage.run_after == row.run_after)
+def _record(row: OutboxMessage, outcome: Outcome, effect: Effect) -> None:
+    if effect.event is Kind.EMAIL_SENT:
+        requested = EmailKind(row.kind).event
+        if requested and outcome.user_id:
+            events.record(requested, outcome.user_id, RequestInfo(row.client_address, row.user_agent))
+            events.record(Kind.EMAIL_SENT, outcome.user_id)
+    elif effect.event:
+        info = RequestInfo(row.client_address, row.user_agent) if effect.event is Kind.MERGED else None
+        events.record(effect.event, outcome.user_id, info)
 
 
-def _reschedule(row: OutboxMessage, outcome: Counted | None = None, **values: Any) -> bool:
-    # Only under this worker's own lease: a worker that froze past it must not undo what the next one did, so the whole
-    # transaction, with the events in it, stands or falls with the lease.
-    mine = update(OutboxMessage).where(_leased_as(row)).values(leased=False, **values)
-    found = db.session.execute(mine).rowcount  # type: ignore[attr-defined]
-    if found and outcome:
-        counters.add(outcome, row.kind)
-    db.session.commit() if found else db.session.rollback()
-    return bool(found)
+def _merge_into_older(row: OutboxMessage, until: datetime | None) -> bool:
+    """Let an older row for the same email to the same address stand for both, and return whether there is one.
+
+    The older of two always stays, so that two workers can't merge each row into the other. It takes over the newer
+    request's time, so that it does not expire for both. Two rows are left alone: one that waits longer than this one
+    would, after a failure, and a leased one, whose email may be written already, with a link that no longer works.
+    """
+    soon = or_(OutboxMessage.attempts == 0, OutboxMessage.run_after <= until)
+    is_waiting = and_(OutboxMessage.run_after.is_not(None), OutboxMessage.leased.is_(False), soon)
+    same = and_(OutboxMessage.email_key == row.email_key, OutboxMessage.kind == row.kind)
+    candidates = select(OutboxMessage.id).where(same, OutboxMessage.id < row.id, is_waiting)
+    older = candidates.order_by(OutboxMessage.id).limit(1).scalar_subquery()
+    found = update(OutboxMessage).where(OutboxMessage.id == older, is_waiting).values(created_at=row.created_at)
+    return bool(db.session.execute(found).rowcount)  # type: ignore[attr-defined]
+
+
+def _update_all(which: ColumnElement[bool], **values: Any) -> int:
+    found = db.session.execute(update(OutboxMessage).where(which).values(leased=False, **values))
+    db.session.commit()
+    return int(found.rowcount)  # type: ignore[attr-defined]

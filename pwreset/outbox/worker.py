@@ -1,7 +1,7 @@
-"""What delivers again and again: the thread inside a web process, `flask outbox run`, and a ring from Celery.
+"""Delivers again and again: as a thread of a web process, in `flask outbox run`, or for each task of Celery.
 
-Decides how often to look and how long to leave a failing server alone. It polls and is not woken by a request: work
-for a known address right behind the response could be measured by the next request. It must be started after a fork.
+Decides how often to poll and how long to wait after a mail server failed. A request does not wake it: work for a known
+address right after the response could be measured by the next request. It must be started after a fork.
 """
 
 import atexit
@@ -20,7 +20,7 @@ from pwreset.database import UNAVAILABLE
 from pwreset.outbox.delivery import deliver_pending
 from pwreset.outbox.retention import purge
 
-LONGEST_PAUSE = 30.0  # seconds between two tries of a server that takes no mail
+LONGEST_PAUSE = 30.0  # seconds between two tries of a mail server that failed
 logger = logging.getLogger(__name__)
 
 
@@ -28,9 +28,9 @@ class Worker:
     """Delivers until stopped.
 
     Args:
-        app: whose outbox.
-        stopping: set from outside to end it.
-        should_stop: asked before each mail instead, where an event can't be set.
+        app: the application whose outbox is delivered.
+        stopping: an event that ends the worker when it is set.
+        should_stop: called before each email instead, where an event can't be used.
     """
 
     def __init__(
@@ -40,79 +40,77 @@ class Worker:
         self._stopping = stopping or threading.Event()
         self._should_stop = should_stop or self._stopping.is_set
         self._thread: threading.Thread | None = None
-        self._failures, self._paused_until = 0, float("-inf")
-        self._time_to_warn, self._time_to_report = at_most_every(60), at_most_every(60)
-        self._time_to_recall, self._time_to_purge = at_most_every(10), at_most_every(3600)
+        self._failures = 0
+        self._paused_until = float("-inf")
+        self._warning_is_due = at_most_every(60)
+        self._error_is_due = at_most_every(60)
+        self._repair_is_due = at_most_every(10)
+        self._purge_is_due = at_most_every(3600)
 
     def start(self) -> None:
-        """Run in a thread of this process, ended in order when the process ends."""
-        # A daemon, since the interpreter joins other threads before it calls what atexit holds.
+        """Run in a thread of this process, and stop it when the process ends."""
+        # A daemon, since the interpreter joins other threads before it runs the functions of atexit.
         self._thread = threading.Thread(target=self.run, name="outbox", daemon=True)
         self._thread.start()
         atexit.register(self.stop)
 
     def stop(self) -> None:
-        """End after the mail under way; what is not sent by the deadline stays leased and comes again."""
+        """Stop after the current email; a row that is not sent by the deadline stays leased and is tried again later."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(self.app.config["EMAIL_DEADLINE"] + 1)
 
     def run(self) -> None:
-        """Deliver, wait, and again, until stopped."""
+        """Deliver and wait in turn until stopped."""
         while not self._stopping.is_set():
             self._stopping.wait(self._pass())
 
-    def ring(self) -> None:
-        """Deliver what is due, unless a failing server is to be left alone for a while: for who is called from outside.
-
-        Rings come every second, from whatever calls; how often a failing server is tried again is decided here.
-        """
+    def deliver(self) -> None:
+        """Deliver what is due, unless a failed mail server still has its pause; for a caller with its own schedule."""
         if time.monotonic() >= self._paused_until and not self._should_stop():
             pause = self._pass()
             self._paused_until = time.monotonic() + (pause if self._failures else 0)
 
     def _pass(self) -> float:
         """Deliver what is due and return how long to wait, in seconds."""
-        try:
-            with self.app.app_context():
-                self._recall()
-                _, problem = deliver_pending(self._should_stop)
-                self._purge()
-        except UNAVAILABLE as error:  # a database that is away comes back, and finds the thread
-            problem = f"the database does not answer ({type(error).__name__})"
-        except Exception as error:  # noqa: BLE001 (the next pass may go well, and mail must not end for good)
-            problem = f"a mistake in the program ({type(error).__name__})"
-            self._report(error)
+        problem = self._deliver_pending()
         if problem is None:
             self._failures = 0
             return float(self.app.config["OUTBOX_POLL_SECONDS"])
-        self._failures = min(self._failures + 1, 5)  # 2.0**5 is past the longest pause, and 2.0**1024 would raise
-        self._warn(problem)
+        self._failures = min(self._failures + 1, 5)  # 2.0**5 exceeds the longest pause, and 2.0**1024 would raise
+        if self._warning_is_due():
+            logger.warning("No email is being sent, and all of it waits: %s", problem)
         return min(2.0**self._failures, LONGEST_PAUSE)
 
-    def _report(self, error: Exception) -> None:
-        if self._time_to_report():
-            # Where it happened, and not what it said, which may repeat an address.
+    def _deliver_pending(self) -> str | None:
+        try:
+            with self.app.app_context():
+                self._repair_future_dates()
+                _, problem = deliver_pending(self._should_stop)
+                if self._purge_is_due():
+                    purge()
+                return problem
+        except UNAVAILABLE as error:  # the database may come back, and the thread must still be there
+            return f"the database does not answer ({type(error).__name__})"
+        except Exception as error:  # noqa: BLE001 (the next pass may succeed, and delivery must not end for good)
+            self._log_error(error)
+            return f"a mistake in the program ({type(error).__name__})"
+
+    def _repair_future_dates(self) -> None:
+        if self._repair_is_due() and outbox.repair_future_dates():
+            logger.warning("The clock was set back; email that waited for its old time is due now")
+
+    def _log_error(self, error: Exception) -> None:
+        if self._error_is_due():
+            # The place and not the message, which may contain an address.
             where = "".join(traceback.format_tb(error.__traceback__))
             logger.error("Delivery failed: %s\n%s", type(error).__name__, where)
 
-    def _warn(self, problem: str) -> None:
-        if self._time_to_warn():
-            logger.warning("No mail is being sent, and all of it waits: %s", problem)
-
-    def _recall(self) -> None:
-        if self._time_to_recall() and outbox.repair_future_dates():
-            logger.warning("The clock was set back; mail that waited for its old time is due now")
-
-    def _purge(self) -> None:
-        if self._time_to_purge():
-            purge()
-
 
 def stop_on_signals() -> threading.Event:
-    """Return an event that Ctrl-C and SIGTERM set, so that a loop in the main thread ends between two mails."""
+    """Return an event that Ctrl-C and SIGTERM set, so that a loop in the main thread ends between two emails."""
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        # From another thread: the handler may interrupt the very wait whose lock `set` would take.
+        # From another thread: the handler may interrupt the wait whose lock `set` would take.
         signal.signal(number, lambda _number, _frame: threading.Thread(target=stopping.set).start())
     return stopping

@@ -1,10 +1,9 @@
-"""The two pages that say "This wasn't me".
+"""The two pages that an owner opens to say "This wasn't me".
 
-- PasswordResetCancelView, from the mail with a link: ends every outstanding link of the account, and every session
-- AccountSecureView, from the notice after a change: ends the password too, and mails a reset
+- PasswordResetCancelView, from the email with a reset link: ends every outstanding link and session of the account
+- AccountSecureView, from the notice after a change: also replaces the password, and emails a reset link
 
-They decide what the owner of the mail account can take back, whatever somebody else did first. Opening them changes
-nothing: mail scanners follow links.
+They undo what another person did first. Opening them changes nothing, since email scanners follow links.
 """
 
 from typing import ClassVar
@@ -17,6 +16,7 @@ from pwreset import accounts, outbox
 from pwreset.accounts import events
 from pwreset.accounts.events import Kind
 from pwreset.extensions import db
+from pwreset.outbox import EmailKind
 from pwreset.password_reset.views import RESET_ADDRESS
 from pwreset.request_info import current_request_info
 from pwreset.web.forms import EmptyForm
@@ -24,16 +24,16 @@ from pwreset.web.views import EmailedLinkView
 
 
 class PasswordResetCancelView(EmailedLinkView):
-    """Makes every link useless that was mailed to the account, and ends its sessions; the password stays as it is."""
+    """Ends every link that was emailed to the account, and its sessions; the password does not change."""
 
     template_name = "users/password_reset_cancel.html"
     title = "Cancel password reset"
     form_class = EmptyForm
     success_url = "users.login"
-    _purposes: ClassVar = ("cancel",)
+    purposes: ClassVar = ("cancel",)
 
     def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
-        """End what there is."""
+        """Revoke the links and sessions."""
         accounts.revoke(self.user)
         events.record(Kind.CANCELLED, self.user.id, current_request_info())
         db.session.commit()
@@ -42,23 +42,23 @@ class PasswordResetCancelView(EmailedLinkView):
 
 
 class AccountSecureView(EmailedLinkView):
-    """Ends a password that its owner did not choose, with every session and link, and mails a link for a new one.
+    """Replaces a password that the owner did not choose, ends every session and link, and emails a reset link.
 
-    Were the password to live on, whoever set it could log in again, and end the mailed link by that.
+    If the password stayed valid, the person who set it could log in again and so end the emailed link.
     """
 
     template_name = "users/account_secure.html"
     title = "Secure your account"
     form_class = EmptyForm
     success_url = "password_reset.done"
-    _purposes: ClassVar = ("notice",)
+    purposes: ClassVar = ("notice",)
 
     def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
-        """End what there is, and ask for a reset as the form does."""
-        client = current_request_info()
+        """Revoke password, links and sessions, and request a reset as the form does."""
+        info = current_request_info()
         accounts.revoke(self.user, password=True)
-        outbox.enqueue("password_reset", self.user.email, client)
-        events.record(Kind.SECURED, self.user.id, client)
+        outbox.enqueue(EmailKind.PASSWORD_RESET, self.user.email, info)
+        events.record(Kind.SECURED, self.user.id, info)
         db.session.commit()
         flash("Whoever was logged in to your account is logged out, and the old password has ended.")
         session[RESET_ADDRESS] = self.user.email

@@ -1,7 +1,7 @@
 """The pages of an account.
 
-Decides who may see what and where one goes next. What is done to an account is in `accounts`; mail is only asked for
-here, never sent.
+Decides who may see which page, and which page follows. `accounts` changes accounts; emails are only requested here,
+never sent.
 """
 
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ from pwreset.accounts.events import Kind
 from pwreset.accounts.sessions import sign_in, sign_out
 from pwreset.extensions import db
 from pwreset.models import User
+from pwreset.outbox import EmailKind
 from pwreset.request_info import current_request_info
 from pwreset.users.forms import LoginForm, PasswordChangeForm, RegistrationForm
 from pwreset.web.forms import REQUESTED_AGAIN, EmptyForm, help_texts
@@ -25,12 +26,12 @@ LONGEST_NEXT = 2000  # characters; it goes into a header, and proxies bound thei
 
 
 def home() -> ResponseReturnValue:
-    """Say what this is."""
+    """Show the start page."""
     return render_template("users/home.html", title="Welcome")
 
 
 def register() -> ResponseReturnValue:
-    """Take an address; whether it has an account is found out later, by whoever writes the mail."""
+    """Take an address; the worker finds out later whether it has an account."""
     if not current_app.config["REGISTRATION_OPEN"]:
         abort(404)
     if current_user.is_authenticated:
@@ -38,7 +39,7 @@ def register() -> ResponseReturnValue:
     form = RegistrationForm()
     if not form.validate_on_submit():
         return render_template("users/register.html", title="Register", form=form)
-    outbox.enqueue("register", form.address, current_request_info())
+    outbox.enqueue(EmailKind.REGISTRATION, form.address, current_request_info())
     db.session.commit()
     if session.get(REGISTRATION_ADDRESS) == form.address:
         flash(REQUESTED_AGAIN)
@@ -54,7 +55,7 @@ def register_done() -> ResponseReturnValue:
 
 
 def login() -> ResponseReturnValue:
-    """Log in with address and password, in the place of whoever is; one message for whatever was wrong."""
+    """Log in with address and password, and replace the session of this browser; one message for every error."""
     target = safe_next(request.values.get("next"))
     if current_user.is_authenticated and request.method != "POST":
         return redirect(target or url_for("users.account"))
@@ -73,7 +74,7 @@ def login() -> ResponseReturnValue:
 
 
 def logout() -> ResponseReturnValue:
-    """Ask on GET, which signs nobody out; log out on POST."""
+    """Show a button on GET, which logs nobody out; log out on POST."""
     if request.method != "POST":
         if not current_user.is_authenticated:
             return redirect(url_for("users.home"))
@@ -85,15 +86,15 @@ def logout() -> ResponseReturnValue:
 
 @login_required
 def account() -> ResponseReturnValue:
-    """Show what the site knows about the account."""
+    """Show the account and its recent security events."""
     newest = events.latest(current_user)
     return render_template("users/account.html", title="Your account", user=current_user, events=newest)
 
 
 def sign_out_everywhere() -> ResponseReturnValue:
-    """End every session of the account, this one too."""
+    """End every session of the account, including this one."""
     if not current_user.is_authenticated:
-        # Not by login_required, which would come back here with a GET, and there is no such page.
+        # login_required would return here with a GET after the login, and there is no such page.
         return redirect(url_for("users.login", next=url_for("users.account")))
     accounts.revoke_sessions(current_user)
     events.record(Kind.SIGNED_OUT_EVERYWHERE, current_user.id, current_request_info())
@@ -105,7 +106,7 @@ def sign_out_everywhere() -> ResponseReturnValue:
 
 @login_required
 def password_change() -> ResponseReturnValue:
-    """Change the password: this session lives on, all others end. A wrong old one counts as a failed login."""
+    """Change the password: this session continues, all others end. A wrong old one counts as a failed login."""
     user = current_user._get_current_object()  # noqa: SLF001 (Flask-Login's way to the account itself)
     form = PasswordChangeForm(user=user)
     if form.is_submitted():
@@ -114,29 +115,33 @@ def password_change() -> ResponseReturnValue:
         changed = change_password(user, form.new_password1.data or "")
         return redirect(url_for("users.password_change_done" if changed else "users.login"))
     if form.is_submitted():
-        _note_the_old_password(form, user)
+        _record_old_password(form, user)
     context = {"form": form, "help_texts": help_texts(), "user": user}
     return render_template("users/password_change.html", title="Password change", **context)
 
 
 @login_required
 def password_change_done() -> ResponseReturnValue:
-    """Say that it is changed."""
+    """Say that the password is changed."""
     return render_template("users/password_change_done.html", title="Password change successful")
 
 
 def well_known_change_password() -> ResponseReturnValue:
-    """Lead password managers to the page (W3C: A Well-Known URL for Changing Passwords)."""
+    """Send password managers to the page (W3C: A Well-Known URL for Changing Passwords)."""
     return redirect(url_for("users.password_change"))
 
 
 def change_password(user: User, password: str) -> bool:
-    """Write password, notice and event in one transaction, and renew this session; False when another was first."""
+    """Write password, notice and event in one transaction, and renew this session.
+
+    Returns:
+        False if another request was first; then nothing has changed.
+    """
     remember = session.permanent
     if not accounts.set_password(user, password):
         db.session.rollback()
         return False
-    outbox.enqueue("password_changed", user.email, current_request_info())
+    outbox.enqueue(EmailKind.PASSWORD_CHANGED, user.email, current_request_info())
     events.record(Kind.CHANGED, user.id, current_request_info())
     session_id = user.get_id()
     db.session.commit()
@@ -144,19 +149,20 @@ def change_password(user: User, password: str) -> bool:
     return True
 
 
-def _note_the_old_password(form: PasswordChangeForm, user: User) -> None:
-    client = current_request_info()
+def _record_old_password(form: PasswordChangeForm, user: User) -> None:
+    info = current_request_info()
     if form.old_password.errors:
-        events.record(Kind.LOGIN_FAILED, user.id, client)
+        events.record(Kind.LOGIN_FAILED, user.id, info)
     else:
-        login_throttle.clear_network(user.email, client.address)
+        login_throttle.clear_network(user.email, info.address)
     db.session.commit()
 
 
 def safe_next(target: str | None) -> str | None:
-    """Return the path to go to after a login if it is one of this site, else None.
+    """Return the path to show after a login if it belongs to this site, else None.
 
-    Only a plain absolute path: browsers read `//`, a backslash or a control character as the start of another host.
+    Only a plain absolute path is accepted: browsers read `//`, a backslash or a control character as the start of
+    another host.
     """
     if not target or not target.startswith("/") or len(target) > LONGEST_NEXT:
         return None

@@ -63,7 +63,7 @@ def show(error: HTTPException) -> tuple[str, int, dict[str, str]]:
     if isinstance(error, CSRFError | ForeignForm):
         title, message = FORM_TOO_OLD if isinstance(error, CSRFError) else FORM_FROM_ELSEWHERE
     if isinstance(error, RateLimitExceeded):
-        current_app.extensions["pwreset_rejected_requests"].add(request.endpoint or "", current_request_info())
+        current_app.extensions["pwreset"].rejected_requests.add(request.endpoint or "", current_request_info())
         return show_wait(_seconds_left(), title, message)
     headers = {}
     if code == 405:

@@ -1,6 +1,7 @@
-"""Two class-based views after Django's `TemplateView` and `FormView`, as far as the password views need them.
+"""Class-based views after Django's `TemplateView` and `FormView`, and one for a page that an emailed link opens.
 
-Decides how options reach a view: as class attributes that `as_view` may override by name, and nothing else.
+Options reach a view as class attributes, which `as_view` overrides by name. The three classes build on each other:
+`TemplateView` renders, `FormView` adds a form, `EmailedLinkView` shows that form only if the link is valid.
 """
 
 from collections.abc import Callable
@@ -12,8 +13,7 @@ from flask.typing import ResponseReturnValue
 from flask.views import View
 from flask_wtf import FlaskForm
 
-from pwreset import accounts
-from pwreset.accounts.tokens import TokenError, TokenExpired, TokenInvalid, decode_uid, token_generator
+from pwreset.accounts.tokens import TokenError, TokenExpired, check_link
 from pwreset.models import User
 
 
@@ -48,7 +48,7 @@ class TemplateView(View):
 
     @classmethod
     def check_options(cls, **options: Any) -> None:
-        """Raise TypeError for an option's value that could not be used later; nothing to check here."""
+        """Raise TypeError for a value that could not be used later; the classes here accept all."""
 
     def dispatch_request(self, **kwargs: str) -> ResponseReturnValue:
         """Render the page."""
@@ -74,7 +74,7 @@ class FormView(TemplateView):
     success_url = ""
 
     def dispatch_request(self, **kwargs: str) -> ResponseReturnValue:
-        """Show the form, with what is wrong with it, or go on with a valid one."""
+        """Show the form with its errors, or call `form_valid`."""
         form = self.get_form()
         return self.form_valid(form) if form.validate_on_submit() else self.render(form=form)
 
@@ -92,55 +92,42 @@ class FormView(TemplateView):
 
 
 class EmailedLinkView(FormView):
-    """Shows a form to whoever has a valid link, and a page without one to everybody else.
+    """Shows a form if the link is valid, and a page without a form if it is not.
 
-    Option beside those of `FormView`: `dead_title`.
+    That page has status 200, as in Django, and is the same for every reason but the sentence that says expired or no
+    longer valid. Showing a page changes nothing, since email scanners follow links.
+
+    Option beside those of `FormView`: `dead_title`, the title of the page without a form.
     """
 
     dead_title = "This link does not work"
-    _purposes: ClassVar[tuple[str, ...]] = ()
+    purposes: ClassVar[tuple[str, ...]] = ()
+    validlink = False
+    expired = False
+    reopen = False  # whether opening the link from the email again may help
     user: User
-    _purpose: str | None = None
+    purpose = ""
 
     def dispatch_request(self, *, uidb64: str, token: str) -> ResponseReturnValue:  # type: ignore[override]
         """Check the link, then go on as with any form. The rule must name both arguments."""
+        self.check_link(uidb64, token)
+        return self.show()
+
+    def check_link(self, uidb64: str, token: str) -> None:
+        """Set `validlink`, and with it `user` and `purpose`; else `expired`."""
         try:
-            self.open_link(uidb64, token)
+            self.user, self.purpose = check_link(uidb64, token, self.purposes)
+            self.validlink = True
         except TokenError as error:
-            return self.dead_link(expired=isinstance(error, TokenExpired))
-        return self.show_or_submit()
+            self.expired = isinstance(error, TokenExpired)
 
-    def open_link(self, uidb64: str, token: str) -> None:
-        """Find out whose link it is and for what.
-
-        Raises:
-            TokenExpired: if it would have been valid.
-            TokenInvalid: otherwise.
-        """
-        user_id = decode_uid(uidb64)
-        user = accounts.find_by_id(user_id) if user_id else None
-        self.user, self._purpose = self._check(user, token)
-
-    def show_or_submit(self) -> ResponseReturnValue:
-        """Show the form, or do what it is for."""
-        return super().dispatch_request()
+    def show(self) -> ResponseReturnValue:
+        """Show or submit the form, or render the page without one."""
+        return super().dispatch_request() if self.validlink else self.render()
 
     def get_context_data(self, **context: Any) -> dict[str, Any]:
-        """Add what the page shows: the account, or that the link is dead."""
-        if self._purpose is None:
-            return super().get_context_data(validlink=False, form=None, **context) | {"title": self.dead_title}
-        return super().get_context_data(validlink=True, user=self.user, **context)
-
-    def dead_link(self, *, expired: bool, reopen: bool = False) -> str:
-        """Render the page without a form."""
-        self._purpose = None
-        return self.render(expired=expired, reopen=reopen)
-
-    def _check(self, user: User | None, token: str) -> tuple[User, str]:
-        if user is None or not user.is_active:
-            raise TokenInvalid
-        generators = [token_generator(purpose) for purpose in self._purposes]
-        for generator, purpose in zip(generators, self._purposes, strict=True):
-            if generator.check_token(user, token):
-                return user, purpose
-        raise TokenExpired if any(generator.has_expired(user, token) for generator in generators) else TokenInvalid
+        """Add the account, or why there is no form."""
+        if self.validlink:
+            return super().get_context_data(validlink=True, user=self.user, **context)
+        dead = {"title": self.dead_title, "form": None, "expired": self.expired, "reopen": self.reopen}
+        return super().get_context_data(validlink=False, **dead, **context)

@@ -180,7 +180,7 @@ def test_what_a_browser_calls_itself_is_bounded_and_printable(app: Flask, visito
 
 def limited(app: Flask) -> list[tuple[int | None, str | None]]:
     """Return whose and from where the events of limits are."""
-    app.extensions["pwreset_rejected_requests"].write()
+    app.extensions["pwreset"].rejected_requests.write()
     with app.app_context():
         rows = db.session.execute(select(SecurityEvent).where(SecurityEvent.kind == Kind.LIMITED)).scalars()
         return [(row.user_id, row.client_address) for row in rows]
@@ -207,7 +207,7 @@ def test_two_clients_that_a_limit_refuses_are_two_events(make_app: MakeApp) -> N
 
 def test_a_client_that_was_told_of_stays_so_when_another_is(app: Flask) -> None:
     for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
-        app.extensions["pwreset_rejected_requests"].add("users.login", RequestInfo(address))
+        app.extensions["pwreset"].rejected_requests.add("users.login", RequestInfo(address))
         told = limited(app)
     assert sorted(told) == [(None, "192.0.2.1"), (None, "192.0.2.2")]
 

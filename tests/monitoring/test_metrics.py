@@ -89,7 +89,7 @@ def test_refused_requests_are_counted_without_a_write_for_each(app: Flask, visit
 
 
 def test_a_database_that_was_away_gets_the_refusals_later(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    refusals = app.extensions["pwreset_rejected_requests"]
+    refusals = app.extensions["pwreset"].rejected_requests
     with app.app_context():
         db.session.execute(db.text("ALTER TABLE counters RENAME TO hidden"))
         db.session.commit()

@@ -361,7 +361,7 @@ def test_a_database_that_is_away_at_the_start_is_waited_for(
     instance: Instance, serve: Serve, redis: Redis, people: People
 ):
     people.ask(1)
-    people.app.extensions["pwreset_rejected_requests"].write()
+    people.app.extensions["pwreset"].rejected_requests.write()
     instance.database.take_away()
     with SMTPServer() as mail_server:
         worker = run_celery(serve, redis, mail_server.port)

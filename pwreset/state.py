@@ -1,0 +1,43 @@
+"""What one application keeps in memory, in `app.extensions["pwreset"]`.
+
+It holds values only. Other processes have their own, so nothing that must be shared or survive a restart belongs here.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pwreset.clock import at_most_every
+from pwreset.request_info import RequestInfo
+
+
+class RequestCounter(Protocol):
+    """Counts the requests that a rate limit rejected."""
+
+    def add(self, endpoint: str, request_info: RequestInfo) -> None:
+        """Count one request."""
+
+    def write(self) -> None:
+        """Write what is not in the database yet."""
+
+
+@dataclass
+class AppState:
+    """The state of one application in this process.
+
+    Attributes:
+        rejected_requests: counts what the rate limits rejected.
+        token_generator: the generator passed to `create_app`, or None.
+        heartbeat_is_due: whether a worker should record its heartbeat again.
+        stall_warning_is_due: whether the log should say again that nobody delivers.
+        health_check: held by the one thread that waits for the database on behalf of `/healthz`.
+        no_pipelining_until: until when each SMTP command waits for its reply (`time.monotonic()`).
+    """
+
+    rejected_requests: RequestCounter
+    token_generator: Any = None
+    heartbeat_is_due: Callable[[], bool] = field(default_factory=lambda: at_most_every(5))
+    stall_warning_is_due: Callable[[], bool] = field(default_factory=lambda: at_most_every(60))
+    health_check: threading.Lock = field(default_factory=threading.Lock)
+    no_pipelining_until: float = 0.0
