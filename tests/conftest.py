@@ -119,7 +119,9 @@ def make_app(database: Database, tmp_path: Path) -> Iterator[MakeApp]:
 
     yield make
     for app in built:
-        app.extensions["pwreset"].rejected_requests.write()  # or a timer does it, on a connection of its own, after the test
+        app.extensions[
+            "pwreset"
+        ].rejected_requests.write()  # or a timer does it, on a connection of its own, after the test
         with app.app_context():
             db.session.remove()
             db.engine.dispose()

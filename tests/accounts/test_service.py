@@ -247,53 +247,6 @@ def test_authentication_runs_the_same_statements_for_known_and_unknown(app: Flas
     assert others == [first, first]
 
 
-# --- the turn to be mailed
-
-MINUTE = timedelta(minutes=1)
-
-
-def claim_slot(user_id: int) -> accounts.Slot | None:
-    """Take an account's turn and commit, as the worker does."""
-    turn = accounts.claim_slot(stored(user_id), MINUTE)
-    db.session.commit()
-    return turn
-
-
-def test_a_second_mail_within_the_interval_waits(alice: int) -> None:
-    assert [claim_slot(alice) is not None for _ in range(2)] == [True, False]
-
-
-@pytest.mark.parametrize(("seconds", "free"), [(59, False), (61, True)])
-def test_the_turn_comes_back_after_the_interval(alice: int, seconds: int, free: bool) -> None:
-    write(alice, cooldown_started_at=utcnow() - timedelta(seconds=seconds))
-    assert (claim_slot(alice) is not None) is free
-
-
-@pytest.mark.parametrize("before", [None, utcnow() - timedelta(hours=1)])
-def test_a_turn_that_came_to_nothing_is_given_back(alice: int, before: datetime | None) -> None:
-    write(alice, cooldown_started_at=before)
-    turn = claim_slot(alice)
-    assert turn is not None
-    accounts.release_slot(turn)
-    db.session.commit()
-    assert stored(alice).cooldown_started_at == before
-
-
-def test_a_turn_that_somebody_else_took_since_is_not_given_back(alice: int) -> None:
-    turn = claim_slot(alice)
-    assert turn is not None
-    later = utcnow() + timedelta(minutes=2)
-    write(alice, cooldown_started_at=later)
-    accounts.release_slot(turn)
-    db.session.commit()
-    assert stored(alice).cooldown_started_at == later
-
-
-def test_one_accounts_turn_is_not_anothers(app: Flask, alice: int) -> None:
-    bob = add_user(app, "bob@example.com", PASSWORD)
-    assert [claim_slot(alice) is not None, claim_slot(bob) is not None] == [True, True]
-
-
 # --- purging
 
 

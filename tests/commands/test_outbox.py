@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import time_machine
-from click.testing import Result
+from click.testing import Result as CommandResult
 from flask import Flask
 
 from pwreset import outbox
@@ -16,6 +16,7 @@ from pwreset.accounts import events
 from pwreset.accounts.events import Kind
 from pwreset.commands import outbox as commands
 from pwreset.extensions import db
+from pwreset.outbox import Outcome, Result
 from tests.conftest import MakeApp, PostRoom
 from tests.databases import Database
 from tests.mail.office import app_for, ask, assert_uncharged, rows
@@ -25,7 +26,7 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
 pytestmark = pytest.mark.usefixtures("signals_restored")
 
 
-def run(app: Flask, *arguments: str) -> Result:
+def run(app: Flask, *arguments: str) -> CommandResult:
     result = app.test_cli_runner().invoke(args=["outbox", *arguments])
     assert "@" not in result.output
     assert "alice" not in result.output
@@ -36,7 +37,7 @@ def give_up_one(app: Flask) -> None:
     with app.app_context():
         row = outbox.claim()
         assert row is not None
-        outbox.give_up(row, "the mail server refused the recipient (550)")
+        outbox.settle(row, Outcome(Result.FAILED, reason="the mail server refused the recipient (550)"))
 
 
 STATES = ["due", "waiting", "failed"]
@@ -67,7 +68,7 @@ def test_the_status_tells_what_waits_for_how_long_and_what_failed(app: Flask) ->
         with app.app_context():
             row = outbox.claim()
             assert row is not None
-            outbox.put_off(row, NOW + timedelta(hours=1))
+            outbox.settle(row, Outcome(Result.DEFERRED, until=NOW + timedelta(hours=1)))
         clock.shift(90)
         result = run(app, "status")
     lines = result.output.splitlines()
@@ -99,7 +100,7 @@ def test_a_drain_delivers_what_is_due_and_stops(app: Flask, post_room: PostRoom)
 
 
 def test_a_drain_tells_how_far_it_is(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "Every", lambda _seconds: lambda: True)  # and not once a second
+    monkeypatch.setattr(commands, "at_most_every", lambda _seconds: lambda: True)  # and not once a second
     for _ in range(3):
         ask(app)
     result = run(app, "drain")

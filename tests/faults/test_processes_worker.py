@@ -103,7 +103,7 @@ def test_a_worker_frozen_between_its_discard_and_the_commit_keeps_its_row_for_ha
     site.settle()
     os.kill(frozen.pid, signal.SIGCONT)
     site.mended()
-    until(lambda: f"Mail {row.id} " in frozen.log(), "the end of the send", timeout=60)
+    until(lambda: f"Email {row.id} " in frozen.log(), "the end of the send", timeout=60)
     site.people.ask(2)
     site.settle()
     site.check(

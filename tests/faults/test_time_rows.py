@@ -47,7 +47,7 @@ def test_a_row_that_nobody_can_render_is_given_up_and_stops_no_other(open_site: 
     site.settle()
     dead = site.tables.dead()
     assert {row.address for row in dead} == set(bad)
-    assert all("the mail could not be written" in row.failure for row in dead)
+    assert all("the email could not be written" in row.failure for row in dead)
     assert len(good) == 3
     assert NO_MAIL not in site.log()
     done = "options that break the template, 4 ways, in rows before all others"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Flask
@@ -12,6 +12,7 @@ from pwreset import outbox
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage, SecurityEvent, User
+from pwreset.outbox import Outcome, Result
 from pwreset.outbox.delivery import deliver_pending
 from pwreset.request_info import RequestInfo
 from tests.conftest import MakeApp
@@ -46,6 +47,19 @@ def deliver(app: Flask) -> tuple[int, str | None]:
     """Deliver what is due, once."""
     with app.app_context():
         return deliver_pending()
+
+
+def settle(app: Flask, row: OutboxMessage, result: Result, **details: Any) -> Result | None:
+    """Settle an outcome of a leased row, and return what was written."""
+    with app.app_context():
+        outcome = outbox.settle(row, Outcome(result, **details))
+        return outcome and outcome.result
+
+
+def merge(row: OutboxMessage, until: datetime) -> bool:
+    """Settle a row whose account is in its cooldown, and return whether an older row stands for it."""
+    outcome = outbox.settle(row, Outcome(Result.MERGED, until=until))
+    return outcome is not None and outcome.result is Result.MERGED
 
 
 def rows(app: Flask) -> list[OutboxMessage]:

@@ -16,13 +16,14 @@ from sqlalchemy.exc import OperationalError
 
 from pwreset import accounts, outbox
 from pwreset.clock import utcnow
-from pwreset.extensions import db
+from pwreset.extensions import db, mail
 from pwreset.mail.errors import explain
 from pwreset.models import OutboxMessage, User
-from pwreset.outbox import delivery, emails
+from pwreset.outbox import Outcome, Result, delivery, emails, queue
+from pwreset.outbox.outcomes import Effect
 from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user, text_of
 from tests.databases import Database
-from tests.mail.office import app_for, ask, deliver, event_kinds, rows, users, wait_over
+from tests.mail.office import app_for, ask, deliver, event_kinds, merge, rows, users, wait_over
 from tests.smtp.servers import CLOSE, RST, SILENT, USUAL, ScriptedServer, SMTPServer, Step, in_turn
 
 RESET, REGISTER = "password_reset", "register"
@@ -112,7 +113,8 @@ def test_a_request_that_merges_into_an_expiring_row_saves_it(app: Flask, post_ro
         row = outbox.claim()
         assert row is not None
         row.created_at = utcnow() - timedelta(hours=25)  # as this worker read it; the database says: just now
-        delivery._expire(row, utcnow() - timedelta(hours=24))
+        assert row.created_at < utcnow() - timedelta(hours=24)
+        delivery._deliver(row, mail.connect())
     assert event_kinds(app) == []
     deliver(app)
     assert len(post_room.mails()) == 1
@@ -127,7 +129,7 @@ def test_a_request_does_not_merge_into_a_mail_that_is_being_sent(app: Flask) -> 
         first, second = outbox.claim(), outbox.claim()
         assert first is not None
         assert second is not None
-        assert not outbox.merge(second, utcnow())
+        assert not merge(second, utcnow())
     assert len(rows(app)) == 2
 
 
@@ -137,7 +139,7 @@ def test_a_row_whose_lease_ran_out_is_given_back_when_it_is_put_off(app: Flask) 
         row = outbox.claim()
         assert row is not None
         assert rows(app)[0].leased
-        outbox.put_off(row, utcnow() + timedelta(minutes=1))
+        outbox.settle(row, Outcome(Result.DEFERRED, until=utcnow() + timedelta(minutes=1)))
     assert not rows(app)[0].leased
 
 
@@ -153,7 +155,7 @@ def test_an_account_deleted_during_the_send_leaves_no_second_mail(make_app: Make
             db.session.execute(delete(User))
             return message
 
-        monkeypatch.setattr("pwreset.outbox.delivery.messages.write", write_and_delete)
+        monkeypatch.setattr("pwreset.outbox.delivery.emails.write", write_and_delete)
         deliver(app)
         wait_over(app)
         deliver(app)
@@ -167,10 +169,10 @@ def test_a_template_that_fails_like_a_database_is_given_up(app: Flask, post_room
     def fail(_row, _letter):
         raise DetachedInstanceError
 
-    monkeypatch.setattr("pwreset.outbox.delivery.messages.write", fail)
+    monkeypatch.setattr("pwreset.outbox.delivery.emails.write", fail)
     ask(app, ALICE)
     deliver(app)
-    assert [row.failure for row in rows(app)] == ["the mail could not be written (DetachedInstanceError)"]
+    assert [row.failure for row in rows(app)] == ["the email could not be written (DetachedInstanceError)"]
 
 
 def test_a_mailbox_that_can_not_be_written_loses_no_mail(app: Flask, post_room: PostRoom) -> None:
@@ -235,7 +237,7 @@ def test_events_that_can_not_be_written_bring_no_second_copy(
     make_app: MakeApp, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as after a restore that forgot a right: without an end to it, a mail a minute."""
-    monkeypatch.setattr(delivery, "_record_sent", failing_with_an_account(delivery._record_sent))
+    monkeypatch.setattr(queue, "_record", failing_with_an_account(queue._record))
     with SMTPServer() as server:
         app = app_for(make_app, server, OUTBOX_LEASE_SECONDS="1.1", EMAIL_DEADLINE="1", EMAIL_TIMEOUT="1")
         add_user(app, ALICE, PASSWORD)
@@ -247,14 +249,14 @@ def test_events_that_can_not_be_written_bring_no_second_copy(
 
 def test_an_answer_to_the_commit_that_is_lost_leaves_one_event(make_app: MakeApp, monkeypatch) -> None:
     """Or a mail would count twice among the five an hour."""
-    discard, lost = outbox.discard, in_turn("lost")
+    settle, lost = outbox.settle, in_turn("lost")
 
-    def discard_and_lose_the_answer(*arguments) -> None:
-        discard(*arguments)
+    def settle_and_lose_the_answer(*arguments) -> None:
+        settle(*arguments)
         if lost():
             raise OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
 
-    monkeypatch.setattr(outbox, "discard", discard_and_lose_the_answer)
+    monkeypatch.setattr(outbox, "settle", settle_and_lose_the_answer)
     with SMTPServer() as server:
         app = app_for(make_app, server)
         alice = add_user(app, ALICE, PASSWORD)
@@ -264,10 +266,10 @@ def test_an_answer_to_the_commit_that_is_lost_leaves_one_event(make_app: MakeApp
     assert event_kinds(app, alice) == ["requested", "mailed"]
 
 
-def failing_with_an_account(record: Callable[[OutboxMessage, int | None], None]) -> Callable[..., None]:
-    def fail(row: OutboxMessage, user_id: int | None) -> None:
-        record(row, user_id)
-        if user_id:
+def failing_with_an_account(record: Callable[..., None]) -> Callable[..., None]:
+    def fail(row: OutboxMessage, outcome: Outcome, effect: Effect) -> None:
+        record(row, outcome, effect)
+        if outcome.user_id:
             raise OperationalError("INSERT", {}, Exception("permission denied for table security_events"))
 
     return fail

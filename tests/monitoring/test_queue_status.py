@@ -11,6 +11,7 @@ from pwreset import outbox
 from pwreset.extensions import db
 from pwreset.monitoring import counters, queue_status
 from pwreset.monitoring.counters import Counted
+from pwreset.outbox import Outcome, Result
 from tests.conftest import PASSWORD, MakeApp, PostRoom, Visitor, add_user, link_in
 from tests.mail.office import app_for, ask, deliver, wait_over
 from tests.smtp.servers import SMTPServer, in_turn
@@ -112,8 +113,8 @@ def test_a_row_that_two_workers_delivered_is_counted_once(app: Flask) -> None:
     with app.app_context():
         row = outbox.claim()
         assert row is not None
-        outbox.discard(row, Counted.DELIVERED)
-        outbox.discard(row, Counted.DELIVERED)
+        outbox.settle(row, Outcome(Result.SENT))
+        outbox.settle(row, Outcome(Result.SENT))
     assert totals(app) == {("delivered", "password_changed"): 1}
 
 
@@ -124,8 +125,8 @@ def test_a_worker_that_lost_its_lease_counts_no_failure(app: Flask, clock) -> No
         assert frozen is not None
         clock.shift(timedelta(seconds=61))
         assert outbox.claim() is not None
-        assert not outbox.back_off(frozen, "late")
-        assert not outbox.give_up(frozen, "late")
+        assert not outbox.settle(frozen, Outcome(Result.RETRY, reason="late"))
+        assert not outbox.settle(frozen, Outcome(Result.FAILED, reason="late"))
     assert totals(app) == {}
 
 
@@ -208,7 +209,7 @@ def test_mail_that_waits_for_its_time_wants_no_worker(app: Flask, clock) -> None
     with app.app_context():
         row = outbox.claim()
         assert row is not None
-        outbox.put_off(row, NOON + timedelta(hours=1))
+        outbox.settle(row, Outcome(Result.DEFERRED, until=NOON + timedelta(hours=1)))
     clock.shift(600)
     assert not is_stalled(app)
 

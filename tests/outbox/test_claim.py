@@ -16,7 +16,7 @@ from pwreset.extensions import db
 from pwreset.models import OutboxMessage
 from tests.conftest import on_postgresql
 from tests.databases import PostgreSQL
-from tests.mail.office import addresses_of, ask, listening
+from tests.mail.office import addresses_of, ask, listening, merge
 from tests.processes.servers import until
 
 pytestmark = on_postgresql
@@ -116,7 +116,7 @@ def plan_of(database: PostgreSQL, app: Flask, act: str) -> str:
         db.session.expunge(row)
         engine = db.engine
         event.listen(engine, "before_cursor_execute", before)
-        assert outbox.claim() if act == "claim" else outbox.merge(row, utcnow())
+        assert outbox.claim() if act == "claim" else merge(row, utcnow())
         event.remove(engine, "before_cursor_execute", before)
     with psycopg.connect(database.url) as connection:
         lines = connection.execute(f"EXPLAIN (COSTS OFF) {told[0][0]}".encode(), told[0][1]).fetchall()
@@ -159,6 +159,6 @@ def test_a_row_does_not_merge_into_one_that_is_leased_at_this_very_moment(app: F
 
 def merged(app: Flask, row: OutboxMessage) -> bool:
     with app.app_context():
-        done = outbox.merge(row, utcnow())
+        done = merge(row, utcnow())
         db.session.rollback()
         return done

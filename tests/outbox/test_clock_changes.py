@@ -8,9 +8,10 @@ import time_machine
 from flask import Flask
 
 from pwreset import outbox
+from pwreset.outbox import Outcome, Result
 from pwreset.outbox.worker import Worker
 from tests.conftest import PASSWORD, MakeApp, add_user
-from tests.mail.office import app_for, ask, deliver, rows, wait_over
+from tests.mail.office import app_for, ask, deliver, merge, rows, wait_over
 from tests.smtp.servers import SMTPServer, in_turn
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -46,7 +47,7 @@ def test_a_running_worker_sees_to_it(app: Flask, clock, caplog) -> None:
     clock.shift(-DAY)
     Worker(app)._pass()
     assert rows(app) == []
-    assert "The clock was set back; mail that waited for its old time is due now" in caplog.text
+    assert "The clock was set back; email that waited for its old time is due now" in caplog.text
 
 
 def test_an_account_mailed_by_a_clock_that_was_ahead_is_mailed_again(app: Flask, clock, alice: int, post_room) -> None:
@@ -98,7 +99,7 @@ def test_what_waits_for_its_own_time_is_left_alone(make_app: MakeApp, clock) -> 
         with app.app_context():
             row = outbox.claim()
             assert row is not None
-            outbox.put_off(row, NOON + HOUR)
+            outbox.settle(row, Outcome(Result.DEFERRED, until=NOON + HOUR))
             ask(app)
             assert outbox.claim() is not None
         before = [row.run_after for row in rows(app)]
@@ -122,7 +123,7 @@ def test_the_clock_of_another_machine_may_be_two_minutes_ahead_and_no_more(
     clock.shift(asked)
     ask(app)
     with app.app_context():
-        outbox.put_off(outbox.claim(), NOON + timedelta(seconds=due))
+        outbox.settle(outbox.claim(), Outcome(Result.DEFERRED, until=NOON + timedelta(seconds=due)))
     clock.shift(-asked)
     assert recall(app) == recalled
 
@@ -133,7 +134,7 @@ def test_nothing_waits_for_longer_than_the_longest_back_off_a_lease_and_two_minu
 ) -> None:
     ask(app)
     with app.app_context():
-        outbox.put_off(outbox.claim(), NOON + timedelta(seconds=seconds))
+        outbox.settle(outbox.claim(), Outcome(Result.DEFERRED, until=NOON + timedelta(seconds=seconds)))
     assert recall(app) == recalled
 
 
@@ -146,4 +147,4 @@ def test_a_row_that_a_clock_had_leased_takes_a_younger_one_with_it(app: Flask, c
     recall(app)
     ask(app)
     with app.app_context():
-        assert outbox.merge(rows(app)[1], NOON)
+        assert merge(rows(app)[1], NOON)

@@ -17,7 +17,7 @@ from pwreset.accounts import events
 from pwreset.accounts.events import Kind
 from pwreset.extensions import db
 from pwreset.models import SecurityEvent, User
-from pwreset.outbox import cooldown, delivery
+from pwreset.outbox import EmailKind, cooldown, delivery
 from pwreset.outbox.delivery import deliver_pending
 from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user
 from tests.databases import Database
@@ -396,7 +396,7 @@ def test_a_mail_that_can_t_be_written_is_given_up_and_the_others_go_on(
     assert [mail["To"] for mail in post_room.mails()] == ["bob@example.com"]
     [row] = rows(app)
     assert row.failed_at is not None
-    assert str(row.failure).startswith("the mail could not be written (")
+    assert str(row.failure).startswith("the email could not be written (")
     assert event_kinds(app) == ["refused"]
     assert "alice" not in caplog.text
 
@@ -406,7 +406,7 @@ def test_a_template_that_is_missing_names_the_row_and_not_the_address(
 ) -> None:
     ask(app, email_template_name="no/such.txt")
     deliver(app)
-    assert "Mail 1 (password_changed) given up: the mail could not be written (TemplateNotFound)" in caplog.text
+    assert "Email 1 (password_changed) not delivered: the email could not be written (TemplateNotFound)" in caplog.text
     assert "alice" not in caplog.text
 
 
@@ -591,4 +591,4 @@ def test_a_turn_that_another_worker_took_meanwhile_counts_from_then(
         assert user is not None
         taken = update(User).values(cooldown_started_at=NOW - timedelta(seconds=20))
         db.session.execute(taken, execution_options={"synchronize_session": False})
-        assert cooldown.claim_slot(user, Kind.REQUESTED) == NOW + timedelta(seconds=40)
+        assert cooldown.claim(user, EmailKind.PASSWORD_RESET) == NOW + timedelta(seconds=40)

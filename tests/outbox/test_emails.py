@@ -14,8 +14,7 @@ from pwreset import outbox
 from pwreset.clock import humanize_duration
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage, User
-from pwreset.monitoring.counters import Counted
-from pwreset.outbox import emails
+from pwreset.outbox import Outcome, Result, emails
 from pwreset.request_info import RequestInfo
 from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user, link_in, text_of
 from tests.databases import Database
@@ -44,7 +43,7 @@ def written(app: Flask, kind: str = "password_reset", address: str = "alice@exam
         row = outbox.claim()
         assert row is not None
         content = write(row)
-        outbox.discard(row, Counted.DELIVERED)
+        outbox.settle(row, Outcome(Result.SENT))
         return content
 
 

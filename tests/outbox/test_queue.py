@@ -1,4 +1,4 @@
-"""How rows are leased, put off, given up and taken away."""
+"""How rows are leased, settled, merged and purged."""
 
 import threading
 from collections.abc import Callable
@@ -11,16 +11,15 @@ from flask import Flask
 from sqlalchemy import event, update
 
 from pwreset import outbox
-from pwreset.accounts import events
-from pwreset.accounts.events import Kind
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage
 from pwreset.monitoring import counters, queue_status
 from pwreset.monitoring.counters import Counted
+from pwreset.outbox import Result
 from pwreset.request_info import RequestInfo
 from tests.conftest import MakeApp
-from tests.mail.office import NOTICE, addresses_of, ask, listening, rows
+from tests.mail.office import NOTICE, addresses_of, ask, listening, merge, rows, settle
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -95,7 +94,7 @@ def test_a_leased_row_is_claimed_by_nobody_else(app: Flask) -> None:
 def test_a_row_is_not_claimed_before_its_time(app: Flask) -> None:
     with time_machine.travel(NOW, tick=False) as clock:
         ask(app)
-        with_app(app, outbox.put_off, claimed(app), NOW + timedelta(seconds=10))
+        settle(app, claimed(app), Result.DEFERRED, until=NOW + timedelta(seconds=10))
         clock.shift(9.999)
         assert claimed_if_due(app) is None
         clock.shift(0.001)
@@ -142,31 +141,22 @@ def test_eight_threads_claim_two_hundred_rows_and_none_twice(app: Flask) -> None
     assert sum(bool(share) for share in shares) > 1, "one thread did it all: nothing was tried"
 
 
-@pytest.mark.parametrize(
-    "act",
-    [
-        outbox.release,
-        lambda row: outbox.put_off(row, utcnow() + timedelta(days=1)),
-        lambda row: outbox.back_off(row, "late"),
-        lambda row: outbox.give_up(row, "late"),
-    ],
-    ids=["release", "put_off", "back_off", "give_up"],
-)
-def test_a_worker_that_lost_its_lease_does_not_reschedule(act: Callable[..., None], make_app: MakeApp) -> None:
+@pytest.mark.parametrize("result", [Result.RELEASED, Result.DEFERRED, Result.RETRY, Result.MAYBE_SENT, Result.FAILED])
+def test_a_worker_that_lost_its_lease_does_not_reschedule(result: Result, make_app: MakeApp) -> None:
     app = make_app(OUTBOX_LEASE_SECONDS=45)
     with time_machine.travel(NOW, tick=False) as clock:
         ask(app)
         frozen = claimed(app)
         clock.shift(46)
         newer = claimed(app)
-        with_app(app, act, frozen)
+        assert settle(app, frozen, result, until=utcnow() + timedelta(days=1), reason="late") is None
         [row] = rows(app)
     assert (row.run_after, row.attempts, row.failure, row.failed_at) == (newer.run_after, 0, None, None)
 
 
-@pytest.mark.parametrize(("outcome", "left"), [(Counted.DELIVERED, 0), (Counted.NO_RECIPIENT, 1)])
+@pytest.mark.parametrize(("result", "left"), [(Result.SENT, 0), (Result.NO_RECIPIENT, 1)])
 def test_a_worker_that_lost_its_lease_may_delete_what_it_sent_and_nothing_else(
-    outcome: Counted, left: int, make_app: MakeApp
+    result: Result, left: int, make_app: MakeApp
 ) -> None:
     """What was for nobody may be for somebody now: the account may have been switched on meanwhile."""
     app = make_app(OUTBOX_LEASE_SECONDS=45)
@@ -175,7 +165,7 @@ def test_a_worker_that_lost_its_lease_may_delete_what_it_sent_and_nothing_else(
         frozen = claimed(app)
         clock.shift(46)
         claimed(app)
-        with_app(app, outbox.discard, frozen, outcome)
+        settle(app, frozen, result)
     assert len(rows(app)) == left
 
 
@@ -184,16 +174,16 @@ def test_a_worker_that_lost_its_lease_does_not_merge(by_then: str, make_app: Mak
     app = make_app(OUTBOX_LEASE_SECONDS=45)
     with time_machine.travel(NOW, tick=False) as clock:
         ask(app)
-        with_app(app, outbox.put_off, claimed(app), NOW + timedelta(minutes=1))
+        settle(app, claimed(app), Result.DEFERRED, until=NOW + timedelta(minutes=1))
         ask(app)
         frozen = claimed(app)
         clock.shift(46)
         newer = claimed(app)
         if by_then == "merged":
-            with_app(app, outbox.merge, newer, utcnow())
+            settle(app, newer, Result.MERGED, until=utcnow())
         before = [(row.id, row.run_after, row.leased) for row in rows(app)]
         with app.app_context():
-            assert not outbox.merge(frozen, utcnow())
+            assert not merge(frozen, utcnow())
             db.session.rollback()
             totals = counters.totals()
         assert [(row.id, row.run_after, row.leased) for row in rows(app)] == before
@@ -206,7 +196,7 @@ def test_a_released_row_is_due_at_once_uncharged_and_in_its_place(app: Flask) ->
         clock.shift(1)
         ask(app, "second@example.com")
         clock.shift(1)
-        with_app(app, outbox.release, claimed(app))
+        settle(app, claimed(app), Result.RELEASED)
         again = claimed(app)
     assert (again.address, again.attempts) == ("first@example.com", 0)
 
@@ -214,7 +204,7 @@ def test_a_released_row_is_due_at_once_uncharged_and_in_its_place(app: Flask) ->
 def test_a_row_put_off_is_not_charged(app: Flask) -> None:
     until = utcnow() + timedelta(minutes=5)
     ask(app)
-    with_app(app, outbox.put_off, claimed(app), until)
+    settle(app, claimed(app), Result.DEFERRED, until=until)
     [row] = rows(app)
     assert (row.run_after, row.attempts, row.failure) == (until, 0, None)
 
@@ -227,7 +217,7 @@ def test_a_back_off_doubles_up_to_an_hour(attempts: int, seconds: int, app: Flas
         ask(app)
         row = claimed(app)
         row.attempts = attempts
-        with_app(app, outbox.back_off, row, "later")
+        settle(app, row, Result.RETRY, reason="later")
         [row] = rows(app)
     assert (row.run_after, row.attempts, row.failure) == (NOW + timedelta(seconds=seconds), attempts + 1, "later")
 
@@ -235,7 +225,7 @@ def test_a_back_off_doubles_up_to_an_hour(attempts: int, seconds: int, app: Flas
 def test_a_row_given_up_stays_and_is_claimed_no_more(app: Flask) -> None:
     with time_machine.travel(NOW, tick=False) as clock:
         ask(app)
-        with_app(app, outbox.give_up, claimed(app), "no such mailbox")
+        settle(app, claimed(app), Result.FAILED, reason="no such mailbox")
         [row] = rows(app)
         assert (row.run_after, row.failed_at, row.failure) == (None, NOW, "no such mailbox")
         clock.shift(timedelta(days=20))
@@ -247,7 +237,7 @@ def test_a_retry_makes_failed_rows_due_as_if_asked_for_now(app: Flask) -> None:
         ask(app, "failed@example.com")
         row = claimed(app)
         row.attempts = 3
-        with_app(app, outbox.give_up, row, "refused")
+        settle(app, row, Result.FAILED, reason="refused")
         ask(app, "leased@example.com")
         claimed(app)
         clock.shift(timedelta(seconds=30))
@@ -262,7 +252,7 @@ def test_a_retry_makes_failed_rows_due_as_if_asked_for_now(app: Flask) -> None:
 def test_the_counts_tell_due_waiting_and_failed_rows(app: Flask) -> None:
     for name in ("failed", "leased", "due", "due2"):
         ask(app, f"{name}@example.com")
-    with_app(app, outbox.give_up, claimed(app), "refused")
+    settle(app, claimed(app), Result.FAILED, reason="refused")
     claimed(app)
     with app.app_context():
         assert queue_status.counts() == {"due": 2, "waiting": 1, "failed": 1}
@@ -287,9 +277,9 @@ def test_failed_rows_are_purged_at_their_age_and_no_others(app: Flask) -> None:
     with time_machine.travel(NOW, tick=False) as clock:
         for name in ("old", "young", "waiting"):
             ask(app, f"{name}@example.com")
-        with_app(app, outbox.give_up, claimed(app), "refused")
+        settle(app, claimed(app), Result.FAILED, reason="refused")
         clock.shift(timedelta(days=1))
-        with_app(app, outbox.give_up, claimed(app), "refused")
+        settle(app, claimed(app), Result.FAILED, reason="refused")
         clock.shift(timedelta(days=29, seconds=1))
         with app.app_context():
             outbox.purge_failed(timedelta(days=30))
@@ -310,7 +300,7 @@ def test_only_the_younger_of_two_rows_for_the_same_mail_merges(app: Flask) -> No
     ask(app, "alice@example.com", "password_reset")
     ask(app, "bob@example.com", "register")
     with app.app_context():
-        assert [outbox.merge(row, utcnow()) for row in rows(app)] == [False, True, False, False]
+        assert [merge(row, utcnow()) for row in rows(app)] == [False, True, False, False]
     assert addresses_of(app) == ["alice@example.com", "alice@example.com", "bob@example.com"]
 
 
@@ -319,7 +309,7 @@ def test_a_row_does_not_merge_into_one_that_was_claimed(app: Flask) -> None:
     ask(app, "alice@example.com", "register")
     claimed(app)
     with app.app_context():
-        assert not outbox.merge(rows(app)[1], NOW + timedelta(days=9))
+        assert not merge(rows(app)[1], NOW + timedelta(days=9))
 
 
 def test_a_row_keeps_who_asked_and_what_for(app: Flask) -> None:
@@ -343,16 +333,16 @@ def test_the_older_row_lives_as_long_as_the_one_that_merged_into_it(app: Flask) 
         clock.shift(timedelta(hours=23))
         ask(app, "alice@example.com", "register")
         with app.app_context():
-            assert outbox.merge(rows(app)[1], utcnow())
+            assert merge(rows(app)[1], utcnow())
     assert [row.created_at for row in rows(app)] == [NOW + timedelta(hours=23)]
 
 
 def test_a_row_that_failed_for_good_takes_no_younger_one_with_it(app: Flask) -> None:
     ask(app, "alice@example.com", "register")
-    with_app(app, outbox.give_up, claimed(app), "refused")
+    settle(app, claimed(app), Result.FAILED, reason="refused")
     ask(app, "alice@example.com", "register")
     with app.app_context():
-        assert not outbox.merge(rows(app)[1], utcnow())
+        assert not merge(rows(app)[1], utcnow())
     assert len(rows(app)) == 2
 
 
@@ -362,42 +352,16 @@ def test_a_row_that_failed_before_takes_a_younger_one_with_it_that_would_wait_as
 ) -> None:
     with time_machine.travel(NOW, tick=False):
         ask(app, "alice@example.com", "register")
-        with_app(app, outbox.back_off, claimed(app), "later")  # by 30 s
+        settle(app, claimed(app), Result.RETRY, reason="later")  # by 30 s
         ask(app, "alice@example.com", "register")
         younger = claimed(app)
         with app.app_context():
-            assert outbox.merge(younger, NOW + timedelta(seconds=turn)) == merges
+            assert merge(younger, NOW + timedelta(seconds=turn)) == merges
             db.session.rollback()
     assert len(rows(app)) == 2 - merges
 
 
-# --- under whose lease, and in which transaction
-
-
-@pytest.mark.parametrize(
-    "act",
-    [
-        outbox.release,
-        lambda row: outbox.put_off(row, utcnow()),
-        lambda row: outbox.back_off(row, "late"),
-        lambda row: outbox.give_up(row, "late"),
-        lambda row: outbox.expire(row, utcnow()),
-    ],
-    ids=["release", "put_off", "back_off", "give_up", "expire"],
-)
-def test_what_a_worker_noted_is_not_written_where_it_lost_its_lease(act: Callable[..., bool], app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
-        ask(app)
-        frozen = claimed(app)
-        clock.shift(61)
-        newer = claimed(app)
-        clock.shift(1)
-        with app.app_context():
-            events.record(Kind.EMAIL_SENT, None)
-            assert not act(frozen)
-            db.session.commit()
-            assert events.count(Kind.EMAIL_SENT) == 0
-        assert [row.run_after for row in rows(app)] == [newer.run_after]
+# --- whose lease, and which transaction
 
 
 def test_of_two_rows_leased_at_the_same_moment_one_is_done_with_alone(app: Flask) -> None:
@@ -405,7 +369,7 @@ def test_of_two_rows_leased_at_the_same_moment_one_is_done_with_alone(app: Flask
         for name in ("first", "second"):
             ask(app, f"{name}@example.com")
         first, second = claimed(app), claimed(app)
-        with_app(app, outbox.discard, first, Counted.NO_RECIPIENT)
+        settle(app, first, Result.NO_RECIPIENT)
         assert [row.run_after for row in rows(app)] == [second.run_after]
 
 
@@ -414,8 +378,8 @@ def test_a_row_expires_once_it_is_older_than_its_time(app: Flask, asked: datetim
     with time_machine.travel(asked, tick=False):
         for name in ("first", "second"):
             ask(app, f"{name}@example.com")
-        with app.app_context():
-            assert outbox.expire(claimed(app), NOW) == expires
+        settled = settle(app, claimed(app), Result.EXPIRED, created_before=NOW)
+    assert settled is (Result.EXPIRED if expires else Result.RELEASED)
     assert addresses_of(app) == ["first@example.com", "second@example.com"][expires:]
 
 
@@ -427,28 +391,28 @@ def test_a_row_that_a_newer_request_merged_into_does_not_expire(app: Flask) -> N
         with app.app_context():
             db.session.execute(update(OutboxMessage).values(created_at=utcnow()))
             db.session.commit()
-            assert not outbox.expire(row, NOW + timedelta(seconds=1))
+        assert settle(app, row, Result.EXPIRED, created_before=NOW + timedelta(seconds=1)) is Result.RELEASED
     assert len(rows(app)) == 1
 
 
 def test_a_younger_row_merges_into_one_that_was_sent_back(app: Flask) -> None:
     ask(app)
-    with_app(app, outbox.give_up, claimed(app), "refused")
-    with_app(app, outbox.retry)
+    settle(app, claimed(app), Result.FAILED, reason="refused")
+    with_app(app, outbox.retry_failed)
     ask(app)
     with app.app_context():
-        assert outbox.merge(rows(app)[1], utcnow())
+        assert merge(rows(app)[1], utcnow())
 
 
 def test_of_older_rows_the_first_that_waits_stands_for_the_youngest(app: Flask) -> None:
     with time_machine.travel(NOW, tick=False) as clock:
         for _ in range(4):
             ask(app)
-        with_app(app, outbox.give_up, claimed(app), "refused")
+        settle(app, claimed(app), Result.FAILED, reason="refused")
         clock.shift(1)
         ask(app)
         with app.app_context():
-            assert outbox.merge(rows(app)[4], utcnow())
+            assert merge(rows(app)[4], utcnow())
     assert [(row.created_at - NOW).total_seconds() for row in rows(app)] == [0, 1, 0, 0]
 
 
@@ -459,9 +423,9 @@ def test_rows_that_come_to_nothing_are_counted(app: Flask) -> None:
     with time_machine.travel(NOW, tick=False):
         for _ in range(2):
             ask(app, kind="register")
-            with_app(app, outbox.give_up, claimed(app), "refused")
+            settle(app, claimed(app), Result.FAILED, reason="refused")
         ask(app)
-        with_app(app, outbox.back_off, claimed(app), "later")
+        settle(app, claimed(app), Result.RETRY, reason="later")
     with time_machine.travel(NOW + timedelta(days=31), tick=False), app.app_context():
         outbox.purge_failed(timedelta(days=30))
         db.session.commit()
@@ -471,7 +435,7 @@ def test_rows_that_come_to_nothing_are_counted(app: Flask) -> None:
 def test_a_row_that_failed_exactly_so_long_ago_is_not_purged(app: Flask) -> None:
     with time_machine.travel(NOW, tick=False) as clock:
         ask(app)
-        with_app(app, outbox.give_up, claimed(app), "refused")
+        settle(app, claimed(app), Result.FAILED, reason="refused")
         clock.shift(timedelta(days=30))
         with app.app_context():
             outbox.purge_failed(timedelta(days=30))

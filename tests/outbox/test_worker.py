@@ -16,6 +16,7 @@ from pwreset import accounts, outbox
 from pwreset.accounts.events import Kind, record
 from pwreset.extensions import db
 from pwreset.models import SecurityEvent, User
+from pwreset.outbox import Outcome, Result
 from pwreset.outbox.worker import Worker
 from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user
 from tests.mail.office import addresses_of, app_for, ask, assert_uncharged, event_kinds, rows, users
@@ -172,7 +173,7 @@ def test_a_failing_server_is_warned_of_once_a_minute(
     monotonic[0] = 1060
     worker._pass()
     assert warnings(caplog) == 2
-    assert "No mail is being sent, and all of it waits: the mail server refused the connection" in caplog.text
+    assert "No email is being sent, and all of it waits: the mail server refused the connection" in caplog.text
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> int:
@@ -217,7 +218,7 @@ def test_failed_mail_is_purged_after_30_days(app: Flask) -> None:
         with app.app_context():
             row = outbox.claim()
             assert row is not None
-            outbox.give_up(row, "refused")
+            outbox.settle(row, Outcome(Result.FAILED, reason="refused"))
         clock.shift(timedelta(days=30))
         Worker(app)._pass()
         assert len(rows(app)) == 1
@@ -261,7 +262,7 @@ def test_rows_waiting_are_never_purged(app: Flask) -> None:
         with app.app_context():
             row = outbox.claim()
             assert row is not None
-            outbox.put_off(row, NOW + timedelta(days=365, minutes=30))
+            outbox.settle(row, Outcome(Result.DEFERRED, until=NOW + timedelta(days=365, minutes=30)))
         clock.shift(timedelta(days=365))
         Worker(app)._pass()
     assert len(rows(app)) == 1

@@ -108,7 +108,7 @@ def test_a_reset_asked_for_at_gunicorn_is_mailed_by_celery_alone(
         worker = run_celery(serve, broker, mail_server.port)
         (mail,) = mail_server.wait_for(1, timeout=PATIENCE)
         assert mail.rcpt_tos == ["alice@example.com"]
-        until(lambda: "Mail 1 (password_reset) sent" in worker.log(), "the worker's own line")
+        until(lambda: "Email 1 (password_reset) sent" in worker.log(), "the worker's own line")
         web.terminate()
         web.wait()
         assert STARTED not in web.log()
@@ -397,10 +397,10 @@ def test_with_log_format_json_every_line_of_the_worker_and_beat_but_the_banner_i
     people.ask(1)
     with SMTPServer() as mail_server:
         worker = run_celery(serve, redis, mail_server.port, LOG_FORMAT="json")
-        until(lambda: "Mail 1 (password_reset) sent" in worker.log(), "the worker's own line")
+        until(lambda: "Email 1 (password_reset) sent" in worker.log(), "the worker's own line")
     lines = worker.log()[worker.log().index("{") :].splitlines()
     records = [json.loads(line) for line in lines]
-    assert {"Connected to", "Mail 1 (password_reset) sent"} <= {
+    assert {"Connected to", "Email 1 (password_reset) sent"} <= {
         message for record in records for message in (record["message"], record["message"][:12])
     }
     lonely = serve(CeleryBeat, visit=False, CELERY_BROKER_URL=f"redis://{HOST}:{free_port()}/0", LOG_FORMAT="json")

@@ -70,7 +70,7 @@ def test_the_newest_200_are_kept(app: Flask, folder: Path) -> None:
 def test_a_second_copy_takes_the_first_one_s_place(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     ask(app)
     with monkeypatch.context() as context:
-        context.setattr("pwreset.outbox.discard", lambda _row, _outcome: None)  # killed between the mail and the row
+        context.setattr("pwreset.outbox.settle", lambda *_: None)  # killed between the email and the row
         deliver(app)
     wait_over(app)
     deliver(app)
@@ -204,7 +204,7 @@ def test_the_log_names_the_page_and_never_the_token(
     link = link_in(post_room.deliver_one())
     [identity] = kept_ids(app)
     lines = [record.getMessage() for record in caplog.records if record.name == "pwreset.outbox.delivery"]
-    assert lines == [f"Mail 1 (password_reset) kept: http://127.0.0.1:5000/mailbox/{identity}"]
+    assert lines == [f"Email 1 (password_reset) kept: http://127.0.0.1:5000/mailbox/{identity}"]
     assert link.rpartition("/")[2] not in caplog.text
     assert "alice@example.com" not in "".join(lines)
 
