@@ -23,7 +23,8 @@ from pwreset.accounts.tokens import (
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import User
-from tests.conftest import NEW_PASSWORD, PASSWORD, MakeApp, add_user
+from tests.support.app import MakeApp, add_user
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 OLD_KEY, NEW_KEY, THIRD_KEY = (f"{name}-key-0123456789-abcdefghijklmnopqrstuvwxyz" for name in ("old", "new", "third"))

@@ -19,8 +19,8 @@ from pwreset.models import OutboxMessage
 from pwreset.monitoring import counters, queue_status
 from pwreset.monitoring.counters import Counted
 from pwreset.request_info import RequestInfo
-from tests.conftest import MakeApp
-from tests.mail.office import NOTICE, addresses_of, ask, listening, rows
+from tests.support.app import MakeApp
+from tests.support.outbox import NOTICE, addresses_of, ask, listening, rows
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
