@@ -27,9 +27,9 @@ from benchmarks.sink import Sink
 from benchmarks.stores import add_users, application, own_folder, postgresql
 from benchmarks.visits import PASSWORD, Books, Town, addresses
 from pwreset.passwords import make_password
-from tests.processes.celery_servers import CeleryBeat, CeleryWorker
-from tests.processes.servers import Gunicorn, Server
-from tests.redis_servers import RedisServer
+from tests.support.celery import CeleryBeat, CeleryWorker
+from tests.support.redis import RedisServer
+from tests.support.servers import Gunicorn, Server
 
 DRAINED_WITHIN = 180.0  # seconds: what was put off waits a minute
 COUNTS = {

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.processes.servers import Server
+from tests.support.servers import Server
 
 TICKS = os.sysconf("SC_CLK_TCK")
 # The tests' processes are told to hurry and to warn; unbuffered, what they print shows that they have begun.

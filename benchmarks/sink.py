@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from tests.smtp.servers import Authority, Record, SMTPServer
+from tests.support.certificates import Authority
+from tests.support.smtp import Record, SMTPServer
 
 LOGIN = ("mailer@example.com", "abcdefghijklmnop")
 MESSAGE_ID = re.compile(rb"^Message-ID: (\S+)\r$", re.MULTILINE | re.IGNORECASE)

@@ -22,7 +22,7 @@ from pwreset import create_app
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage, User
-from tests.databases import SERVER
+from tests.support.databases import SERVER
 
 ROWS_AT_ONCE = 1000
 

@@ -20,7 +20,8 @@ from benchmarks.stores import STORES, application, own_folder
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage
-from tests.processes.servers import Gunicorn, until
+from tests.support.clock import until
+from tests.support.servers import Gunicorn
 
 SAME, ANOTHER = "the same process", "another process"  # as the one that answers: where mail is delivered
 DRAINED_WITHIN = 600.0  # seconds

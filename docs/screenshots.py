@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import sync_playwright
 
-from tests.browser import walk
-from tests.browser.site import CHROMIUM, LAUNCH, ROOT, Site, running
-from tests.databases import SQLite
+from tests.support import browser_steps as walk
+from tests.support.databases import SQLite
+from tests.support.local_site import CHROMIUM, LAUNCH, Site, running
+from tests.support.servers import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

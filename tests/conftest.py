@@ -5,36 +5,22 @@ empty for each test; the forms, cookies, tokens and mails are the real ones.
 """
 
 import os
-import re
-from collections.abc import Callable, Iterator
-from email.message import EmailMessage
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from flask import Flask
-from flask.testing import FlaskClient
-from flask_migrate import upgrade
-from sqlalchemy import update
 
 os.environ["FLASK_SKIP_DOTENV"] = "1"  # the developer's own settings must not reach a test
 
-from pwreset import accounts, create_app
+from pwreset import create_app
 from pwreset.extensions import db
-from pwreset.mail.mailbox import kept_mails
-from pwreset.models import OutboxMessage, User
-from pwreset.outbox.delivery import deliver_pending
-from tests.databases import NO_SERVER, Database, PostgreSQL, Reused, Server, SQLite
-
-PASSWORD = "seven green lanterns drift"
-NEW_PASSWORD = "quiet rivers under old bridges"
-MakeApp = Callable[..., Flask]
-
-
-# For what only one of them has: a test with one of these runs once, and none is skipped.
-on_sqlite = pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
-on_postgresql = pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
+from tests.support.app import Inbox, MakeApp, Visitor, add_user, migrate
+from tests.support.certificates import Authority
+from tests.support.databases import NO_SERVER, Database, PostgreSQL, Reused, Server, SQLite
+from tests.support.passwords import PASSWORD
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -127,14 +113,6 @@ def make_app(database: Database, tmp_path: Path) -> Iterator[MakeApp]:
             db.engine.dispose()
 
 
-def migrate(folder: Path, **settings: str) -> None:
-    """Make the tables."""
-    app = create_app({"INSTANCE_PATH": folder, **settings})
-    with app.app_context():
-        upgrade()
-        db.engine.dispose()
-
-
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
     """Return an application in local mode, its mail kept in the mailbox."""
@@ -148,9 +126,9 @@ def visitor(app: Flask) -> "Visitor":
 
 
 @pytest.fixture
-def post_room(app: Flask) -> "PostRoom":
+def inbox(app: Flask) -> "Inbox":
     """Return who delivers and opens the mail."""
-    return PostRoom(app)
+    return Inbox(app)
 
 
 @pytest.fixture
@@ -159,12 +137,17 @@ def alice(app: Flask) -> int:
     return add_user(app, "alice@example.com", PASSWORD)
 
 
-def add_user(app: Flask, email: str, password: str | None) -> int:
-    """Add an account and return its id."""
-    with app.app_context():
-        user = accounts.create(email, password)
-        assert user is not None
-        return user.id
+@pytest.fixture(scope="session")
+def certificates() -> Authority:
+    """Return the authority whose certificates the test servers have."""
+    return Authority()
+
+
+@pytest.fixture
+def authority(certificates: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Authority:
+    """Return the authority that this test's applications trust."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_pem_path(tmp_path)))
+    return certificates
 
 
 @pytest.hookimpl(wrapper=True)
@@ -181,106 +164,3 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter and os.environ.get("CI") == "true" and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-
-
-class Visitor:
-    """A browser: it keeps cookies, and posts forms with the CSRF token of the page it opened."""
-
-    def __init__(self, app: Flask, client: FlaskClient | None = None) -> None:
-        self.client = client or app.test_client()
-
-    def get(self, path: str, **kwargs: Any) -> Any:
-        return self.client.get(path, **kwargs)
-
-    def submit(self, path: str, /, at: str | None = None, **fields: str) -> Any:
-        """Open a page and send its form (`at`: to another path than the page's)."""
-        token = csrf_token(self.get(path))
-        return self.client.post(at or path, data={**fields, "csrf_token": token})
-
-    def log_in(self, email: str = "alice@example.com", password: str = PASSWORD, **fields: str) -> Any:
-        return self.submit("/login/", email=email, password=password, **fields)
-
-    def log_out(self) -> Any:
-        return self.submit("/logout/")
-
-    def ask_for_reset(self, email: str = "alice@example.com") -> Any:
-        return self.submit("/password-reset/", email=email)
-
-    def open_link(self, link: str) -> Any:
-        """Follow a mailed link as far as the form, or the page that says it is dead."""
-        return self.get(path_of(link), follow_redirects=True)
-
-    def choose(self, link: str, password: str = NEW_PASSWORD, again: str | None = None) -> Any:
-        """Follow a mailed link and send its form."""
-        page = self.get(path_of(link), follow_redirects=True)
-        fields = {"new_password1": password, "new_password2": password if again is None else again}
-        return self.client.post(page.request.path, data={**fields, "csrf_token": csrf_token(page)})
-
-    def is_signed_in(self) -> bool:
-        return self.get("/account/").status_code == 200
-
-
-class PostRoom:
-    """Delivers what waits and reads what arrived in the mailbox."""
-
-    def __init__(self, app: Flask) -> None:
-        self.app = app
-
-    def deliver(self) -> tuple[int, str | None]:
-        with self.app.app_context():
-            return deliver_pending()
-
-    def mails(self) -> list[EmailMessage]:
-        """Return the kept mails, oldest first."""
-        with self.app.app_context():
-            return [kept.mail for kept in reversed(kept_mails())]
-
-    def deliver_one(self) -> EmailMessage:
-        """Deliver, and return the one new mail; fails where there is none or more than one."""
-        before = len(self.mails())
-        self.deliver()
-        new = self.mails()[before:]
-        assert len(new) == 1, f"{len(new)} new mails"
-        return new[0]
-
-    def reset_link(self, email: str = "alice@example.com") -> str:
-        """Ask for a reset in a browser of its own and return the link that was mailed."""
-        self.let_a_minute_pass()
-        Visitor(self.app).ask_for_reset(email)
-        return link_in(self.deliver_one())
-
-    def let_a_minute_pass(self) -> None:
-        """Forget when an account was last mailed."""
-        with self.app.app_context():
-            db.session.execute(update(User).values(cooldown_started_at=None))
-            db.session.commit()
-
-    def waiting(self) -> int:
-        with self.app.app_context():
-            return db.session.query(OutboxMessage).count()
-
-
-def csrf_token(page: Any) -> str:
-    """Return the token of the first form on a page."""
-    found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', page.text)
-    assert found, f"no form on the page: {page.status}"
-    return found[1]
-
-
-def text_of(mail: EmailMessage) -> str:
-    """Return the text part."""
-    part = mail.get_body(("plain",))
-    assert part is not None
-    return str(part.get_content()).replace("\r\n", "\n")
-
-
-def link_in(mail: EmailMessage) -> str:
-    """Return the link that stands on a line of its own."""
-    links = re.findall(r"^(http\S+/\S+)$", text_of(mail), re.MULTILINE)
-    assert len(links) >= 1, "no link in the mail"
-    return str(links[0])
-
-
-def path_of(link: str) -> str:
-    """Return a link without its origin."""
-    return "/" + link.split("/", 3)[3]

@@ -15,7 +15,7 @@ import config
 from config import ConfigError
 from pwreset import create_app
 from pwreset.extensions import db, mail
-from tests.conftest import MakeApp, PostRoom, Visitor, add_user
+from tests.support.app import Inbox, MakeApp, Visitor, add_user
 
 KEY = "k3Yl-9aQzX7wPvT2bNcR5dMfG8hJsL4u6E0iOoUy"
 OLD_KEY = "z8Xw-1bVqY6tRmK3nCfP9jHgD5sAlE7uI2oW4yTe"
@@ -751,7 +751,7 @@ def test_mail_can_be_recorded_under_testing(make_app: MakeApp) -> None:
     add_user(app, "alice@example.com", "seven green lanterns drift")
     Visitor(app).ask_for_reset()
     with mail.record_messages() as sent:
-        PostRoom(app).deliver()
+        Inbox(app).deliver()
     assert [message.recipients for message in sent] == [["alice@example.com"]]
 
 
@@ -760,5 +760,5 @@ def test_testing_sends_no_mail_to_a_mail_server(make_app: MakeApp) -> None:
     add_user(app, "alice@example.com", "seven green lanterns drift")
     Visitor(app).ask_for_reset()
     with mail.record_messages() as sent:
-        assert PostRoom(app).deliver() == (1, None)
+        assert Inbox(app).deliver() == (1, None)
     assert [message.recipients for message in sent] == [["alice@example.com"]]

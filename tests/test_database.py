@@ -20,19 +20,10 @@ from pwreset.clock import utcnow
 from pwreset.database import UNAVAILABLE
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage, User
-from tests.conftest import (
-    NEW_PASSWORD,
-    PASSWORD,
-    MakeApp,
-    PostRoom,
-    Visitor,
-    add_user,
-    csrf_token,
-    migrate,
-    on_postgresql,
-    path_of,
-)
-from tests.databases import Database, PostgreSQL, Server
+from tests.support.app import Inbox, MakeApp, Visitor, add_user, migrate
+from tests.support.databases import Database, PostgreSQL, Server, on_postgresql
+from tests.support.pages import csrf_token, path_of
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
 
 ROW = {"email": "grace.hopper@example.com", "email_key": "grace.hopper@example.com", "password_hash": "!", "stamp": "s"}
 COUNT = "SELECT count(*) FROM outbox"
@@ -111,9 +102,9 @@ def test_a_form_whose_connection_ends_in_the_middle_is_a_503_and_the_next_one_is
 @on_postgresql
 @pytest.mark.parametrize("statement", ["SELECT users", "INSERT INTO security_events", "COMMIT"])
 def test_a_link_whose_connection_ends_in_the_middle_is_a_503_and_opens_at_the_next_try(
-    app: Flask, alice: int, post_room: PostRoom, database: PostgreSQL, statement: str
+    app: Flask, alice: int, inbox: Inbox, database: PostgreSQL, statement: str
 ) -> None:
-    link = path_of(post_room.reset_link())
+    link = path_of(inbox.reset_link())
     visitor = Visitor(app)
     with cut(app, database, statement):
         assert visitor.get(link).status_code == 503
@@ -123,10 +114,10 @@ def test_a_link_whose_connection_ends_in_the_middle_is_a_503_and_opens_at_the_ne
 @on_postgresql
 @pytest.mark.parametrize("statement", ["UPDATE users", "INSERT INTO outbox", "COMMIT"])
 def test_a_password_whose_connection_ends_in_the_middle_is_not_set_and_the_link_still_is_good(
-    app: Flask, alice: int, post_room: PostRoom, database: PostgreSQL, statement: str
+    app: Flask, alice: int, inbox: Inbox, database: PostgreSQL, statement: str
 ) -> None:
     visitor = Visitor(app)
-    form = visitor.open_link(post_room.reset_link())
+    form = visitor.open_link(inbox.reset_link())
     fields = {"new_password1": NEW_PASSWORD, "new_password2": NEW_PASSWORD, "csrf_token": csrf_token(form)}
     with cut(app, database, statement):
         assert visitor.client.post(form.request.path, data=fields).status_code == 503
@@ -138,19 +129,19 @@ def test_a_password_whose_connection_ends_in_the_middle_is_not_set_and_the_link_
 @on_postgresql
 @pytest.mark.parametrize("statement", ["UPDATE outbox", "SELECT users", "DELETE FROM outbox", "COMMIT"])
 def test_a_mail_whose_connection_ends_in_the_middle_is_sent_once_its_lease_is_over(
-    app: Flask, alice: int, post_room: PostRoom, database: PostgreSQL, statement: str
+    app: Flask, alice: int, inbox: Inbox, database: PostgreSQL, statement: str
 ) -> None:
     Visitor(app).ask_for_reset()
     with cut(app, database, statement) as cuts:
         try:
-            post_room.deliver()
+            inbox.deliver()
         except UNAVAILABLE:
             database.query("UPDATE outbox SET run_after = created_at")
-            post_room.let_a_minute_pass()
-            post_room.deliver()
+            inbox.let_a_minute_pass()
+            inbox.deliver()
         assert len(cuts) == 1
-    assert post_room.waiting() == 0
-    assert len(post_room.mails()) == 1
+    assert inbox.waiting() == 0
+    assert len(inbox.emails()) == 1
 
 
 @on_postgresql

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.processes.servers import ROOT, environment, run
+from tests.support.servers import ROOT, environment, run
 
 VISIT = """
 import re, sys

@@ -17,7 +17,7 @@ from flask import Flask
 
 from config import SETTINGS
 from pwreset.monitoring.metrics import COUNTERS, GAUGES
-from tests.conftest import on_sqlite
+from tests.support.databases import on_sqlite
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPLOY = ROOT / "deploy"

@@ -7,9 +7,9 @@ import pytest
 
 from pwreset import logs
 from pwreset.logs import JSONFormatter, formatter
-from tests.conftest import MakeApp, Visitor, add_user
-from tests.mail.office import app_for, ask, deliver
-from tests.smtp.servers import SMTPServer, in_turn
+from tests.support.app import MakeApp, Visitor, add_user
+from tests.support.outbox import app_for, ask, deliver
+from tests.support.smtp import SMTPServer, in_turn
 
 LINK = "/password-reset-confirm/Mg/cy4xkq.zqXn0y3cWw2bVt1Rk8sPq4mYd6LhUe9aTfOoGiJuNx0"
 

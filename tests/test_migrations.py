@@ -14,8 +14,7 @@ from sqlalchemy import inspect, text
 import config
 from pwreset import accounts, create_app
 from pwreset.extensions import db
-from tests.conftest import on_sqlite
-from tests.databases import Database
+from tests.support.databases import Database, on_sqlite
 
 TABLES_WITH_IDS = {"users", "outbox", "security_events"}
 TABLES = {*TABLES_WITH_IDS, "counters", "login_failures", "ended_sessions"}

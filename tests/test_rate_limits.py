@@ -19,9 +19,12 @@ from pwreset import rate_limits
 from pwreset.clock import at_most_every
 from pwreset.extensions import limiter
 from pwreset.rate_limits import DEADLINE
-from tests.conftest import MakeApp, PostRoom, Visitor, add_user, csrf_token, on_sqlite
-from tests.processes.servers import free_port, until
-from tests.redis_servers import HOST, SECRET, FalseRedis, RedisServer, saying
+from tests.support.app import Inbox, MakeApp, Visitor, add_user
+from tests.support.clock import until
+from tests.support.databases import on_sqlite
+from tests.support.pages import csrf_token
+from tests.support.redis import HOST, SECRET, FalseRedis, RedisServer, saying
+from tests.support.servers import free_port
 
 pytestmark = on_sqlite  # a refused form never reaches the database
 FORM, LIMIT = "/password-reset/", 20
@@ -194,8 +197,8 @@ def test_only_the_clients_address_is_kept_in_redis_and_for_a_minute(
     visitor.log_in()
     visitor.log_out()
     visitor.submit("/register/", email="new@example.com")
-    PostRoom(app).deliver()
-    visitor.choose(PostRoom(app).reset_link())
+    Inbox(app).deliver()
+    visitor.choose(Inbox(app).reset_link())
     windows = patient_redis.windows()
     pages = {re.fullmatch(r"pwreset:LIMITER/127\.0\.0\.1/([a-z_]+\.[a-z]+)/\d+/1/minute", key)[1] for key in windows}
     assert pages == {"users.login", "users.register", "password_reset.reset", "password_reset.confirm"}

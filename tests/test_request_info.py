@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 
 from pwreset.request_info import RequestInfo, browser, current_request_info, network_of
-from tests.conftest import MakeApp
+from tests.support.app import MakeApp
 
 WINDOWS = "Mozilla/5.0 (Windows NT 10.0; Win64; x64)"
 WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0"

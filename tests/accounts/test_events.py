@@ -14,7 +14,8 @@ from pwreset.extensions import db
 from pwreset.models import SecurityEvent, User
 from pwreset.outbox.retention import purge
 from pwreset.request_info import RequestInfo
-from tests.conftest import NEW_PASSWORD, PASSWORD, MakeApp, PostRoom, Visitor, add_user
+from tests.support.app import Inbox, MakeApp, Visitor, add_user
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
@@ -119,22 +120,22 @@ def test_events_are_kept_for_90_days(app: Flask, alice: int, days: int, left: li
     assert kinds(app) == left
 
 
-def test_a_reset_leaves_its_trace(app: Flask, alice: int, visitor: Visitor, post_room: PostRoom) -> None:
-    link = post_room.reset_link()
+def test_a_reset_leaves_its_trace(app: Flask, alice: int, visitor: Visitor, inbox: Inbox) -> None:
+    link = inbox.reset_link()
     visitor.choose(link)
     visitor.log_in(password=NEW_PASSWORD)
     assert kinds(app) == ["requested", "mailed", "link_opened", "completed", "logged_in"]
 
 
-def test_a_request_for_an_unknown_address_leaves_none(app: Flask, visitor: Visitor, post_room: PostRoom) -> None:
+def test_a_request_for_an_unknown_address_leaves_none(app: Flask, visitor: Visitor, inbox: Inbox) -> None:
     visitor.ask_for_reset("nobody@example.com")
-    post_room.deliver()
+    inbox.deliver()
     assert kinds(app) == []
 
 
-def test_a_registration_leaves_its_trace(app: Flask, visitor: Visitor, post_room: PostRoom) -> None:
+def test_a_registration_leaves_its_trace(app: Flask, visitor: Visitor, inbox: Inbox) -> None:
     visitor.submit("/register/", email="new@example.com")
-    post_room.deliver()
+    inbox.deliver()
     assert kinds(app) == ["registered", "mailed"]
 
 

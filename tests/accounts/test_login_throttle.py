@@ -16,8 +16,10 @@ from pwreset.extensions import db
 from pwreset.models import LoginFailures
 from pwreset.outbox.retention import purge
 from pwreset.request_info import RequestInfo
-from tests.conftest import NEW_PASSWORD, PASSWORD, MakeApp, PostRoom, Visitor, add_user, csrf_token, link_in, text_of
-from tests.mail.office import event_kinds
+from tests.support.app import Inbox, MakeApp, Visitor, add_user
+from tests.support.outbox import event_kinds
+from tests.support.pages import csrf_token, link_in, text_of
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
 
 NOW = datetime(2031, 3, 1, 12, tzinfo=UTC)
 ALICE, NOBODY = "alice@example.com", "nobody@example.com"
@@ -139,10 +141,10 @@ def test_a_login_that_succeeds_takes_its_networks_failures_back(
     assert (fail(app), fail(app, network=AWAY)) == (1, 5)
 
 
-def test_a_completed_reset_takes_all_back(app: Flask, alice: int, post_room: PostRoom) -> None:
+def test_a_completed_reset_takes_all_back(app: Flask, alice: int, inbox: Inbox) -> None:
     for network in (HOME, AWAY):
         fail(app, 6, network=network)
-    Visitor(app).choose(post_room.reset_link())
+    Visitor(app).choose(inbox.reset_link())
     assert [log_in(app, NEW_PASSWORD, network=network).status_code for network in (HOME, AWAY)] == [302, 302]
 
 
@@ -254,10 +256,10 @@ def test_the_page_leads_to_the_reset(app: Flask, alice: int) -> None:
     assert csrf_token(Visitor(app).get("/password-reset/"))
 
 
-def test_the_mail_is_not_kept_back_by_failed_logins(app: Flask, alice: int, post_room: PostRoom) -> None:
+def test_the_mail_is_not_kept_back_by_failed_logins(app: Flask, alice: int, inbox: Inbox) -> None:
     fail(app, 6)
     Visitor(app).ask_for_reset()
-    assert link_in(post_room.deliver_one()) in text_of(post_room.mails()[-1])
+    assert link_in(inbox.deliver_one()) in text_of(inbox.emails()[-1])
 
 
 # --- where one count, day or wait ends and another begins

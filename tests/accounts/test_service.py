@@ -15,7 +15,8 @@ from pwreset.extensions import db
 from pwreset.models import User
 from pwreset.outbox.retention import purge
 from pwreset.request_info import RequestInfo
-from tests.conftest import NEW_PASSWORD, PASSWORD, add_user
+from tests.support.app import add_user
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,8 @@ from pwreset.extensions import db
 from pwreset.models import User
 from pwreset.outbox import EmailKind, cooldown
 from pwreset.outbox.cooldown import Slot
-from tests.conftest import NEW_PASSWORD, PASSWORD, MakeApp, add_user
+from tests.support.app import MakeApp, add_user
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
 
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 OLD_KEY, NEW_KEY, THIRD_KEY = (f"{name}-key-0123456789-abcdefghijklmnopqrstuvwxyz" for name in ("old", "new", "third"))
@@ -179,7 +180,11 @@ def test_token_of_another_account_is_invalid(app, generator, user) -> None:
 def test_token_of_another_account_with_the_same_state_is_invalid(generator, user) -> None:
     token = generator.make_token(user)
     twin = User(
-        id=user.id + 1, email=user.email, password_hash=user.password_hash, security_stamp=user.security_stamp, is_active=True
+        id=user.id + 1,
+        email=user.email,
+        password_hash=user.password_hash,
+        security_stamp=user.security_stamp,
+        is_active=True,
     )
     assert not generator.check_token(twin, token)
 

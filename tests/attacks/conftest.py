@@ -1,17 +1,15 @@
 """A public site for each file, engine and test process; what a test does to it must not disturb another's accounts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.attacks.site import Site, serving
-from tests.conftest import migrate
-from tests.databases import Database, Server, SQLite
-from tests.smtp.servers import SMTPServer
-
-MakeSite = Callable[..., Site]
+from tests.support.app import migrate
+from tests.support.databases import Database, Server, SQLite
+from tests.support.site import MakeSite, Site, serving
+from tests.support.smtp import SMTPServer
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.attacks.forms import FORMS, Form, confirm, login, logout, password_change, sign_out_everywhere
-from tests.attacks.site import Site
-from tests.conftest import csrf_token, on_sqlite
-from tests.processes.servers import Page
+from tests.support.databases import on_sqlite
+from tests.support.forms import FORMS, Form, confirm, login, logout, password_change, sign_out_everywhere
+from tests.support.pages import csrf_token
+from tests.support.servers import Page
+from tests.support.site import Site
 
 each_form = pytest.mark.parametrize("make", FORMS)
 

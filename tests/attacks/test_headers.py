@@ -9,11 +9,11 @@ from functools import cache
 
 import pytest
 
-from tests.attacks.conftest import MakeSite
-from tests.attacks.site import Account, Person, Site
-from tests.attacks.wire import FORM, send
-from tests.conftest import csrf_token, on_sqlite, path_of
-from tests.processes.servers import Page
+from tests.support.databases import on_sqlite
+from tests.support.pages import csrf_token, path_of
+from tests.support.raw_http import FORM, send
+from tests.support.servers import Page
+from tests.support.site import Account, MakeSite, Person, Site
 
 pytestmark = on_sqlite  # no header depends on the database
 PUBLIC = "accounts.example.com"

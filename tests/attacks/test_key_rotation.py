@@ -8,13 +8,15 @@ from secrets import token_urlsafe
 
 import pytest
 
-from tests.attacks.forms import FORMS, Form, login
-from tests.attacks.links import PAGES, Link, is_alive, is_dead, one_of_each
-from tests.attacks.site import Account, Person, Site, serving
-from tests.conftest import migrate, path_of
-from tests.databases import SQLite
-from tests.processes.servers import run, until
-from tests.smtp.servers import SMTPServer
+from tests.support.app import migrate
+from tests.support.clock import until
+from tests.support.databases import SQLite
+from tests.support.forms import FORMS, Form, login
+from tests.support.links import PAGES, Link, is_alive, is_dead, one_of_each
+from tests.support.pages import path_of
+from tests.support.servers import run
+from tests.support.site import Account, Person, Site, serving
+from tests.support.smtp import SMTPServer
 
 OLD, MIDDLE, NEW = (token_urlsafe(48) for _ in range(3))
 

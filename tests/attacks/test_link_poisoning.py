@@ -11,12 +11,12 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.attacks.conftest import MakeSite
-from tests.attacks.site import Site, links_in
-from tests.attacks.wire import filled_in, post
-from tests.conftest import on_sqlite, path_of
-from tests.processes.servers import Page
-from tests.smtp.servers import Record
+from tests.support.databases import on_sqlite
+from tests.support.pages import links_in, path_of
+from tests.support.raw_http import filled_in, post
+from tests.support.servers import Page
+from tests.support.site import MakeSite, Site
+from tests.support.smtp import Record
 
 # A site where every mail was caused by the test at hand.
 SITE_SETTINGS = {"SITE_NAME": "Example", "OUTBOX_POLL_SECONDS": 0.05}

@@ -13,12 +13,13 @@ from secrets import token_hex
 
 import pytest
 
-from tests.attacks.conftest import MakeSite
-from tests.attacks.links import Link
-from tests.attacks.site import Account, Site
-from tests.attacks.wire import send
-from tests.conftest import NEW_PASSWORD, on_sqlite, text_of
-from tests.processes.servers import until
+from tests.support.clock import until
+from tests.support.databases import on_sqlite
+from tests.support.links import Link
+from tests.support.pages import text_of
+from tests.support.passwords import NEW_PASSWORD
+from tests.support.raw_http import send
+from tests.support.site import Account, MakeSite, Site
 
 pytestmark = on_sqlite  # a log, a page and a mail are the same on both
 LOUD = {"GUNICORN_CMD_ARGS": "--access-logfile - --log-level debug"}

@@ -15,11 +15,13 @@ from secrets import token_hex
 
 import pytest
 
-from tests.attacks.conftest import MakeSite
-from tests.attacks.site import Account, Person, Site
-from tests.attacks.wire import computed, readable
-from tests.conftest import PASSWORD, csrf_token, on_sqlite, path_of
-from tests.processes.servers import Page, free_port, until
+from tests.support.clock import until
+from tests.support.databases import on_sqlite
+from tests.support.pages import csrf_token, path_of
+from tests.support.passwords import PASSWORD
+from tests.support.raw_http import computed, readable
+from tests.support.servers import Page, free_port
+from tests.support.site import Account, MakeSite, Person, Site
 
 DONE = {"/password-reset/": "/password-reset/done/", "/register/": "/register/done/"}
 LINKS = ("password-reset-confirm", "password-reset-cancel", "account-secure")

@@ -9,11 +9,12 @@ from threading import Barrier
 
 import pytest
 
-from tests.attacks.conftest import MakeSite
-from tests.attacks.links import is_dead, new_passwords, notice_link
-from tests.attacks.site import Account, Person, Site
-from tests.conftest import NEW_PASSWORD, PASSWORD, csrf_token, path_of
-from tests.processes.servers import Page, until
+from tests.support.clock import until
+from tests.support.links import is_dead, new_passwords, notice_link
+from tests.support.pages import csrf_token, path_of
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
+from tests.support.servers import Page
+from tests.support.site import Account, MakeSite, Person, Site
 
 FREE_FAILURES = 5
 OTHER_PASSWORD = "eleven copper kettles whistle"

@@ -13,9 +13,11 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.attacks.site import Person, Site, links_in
-from tests.conftest import NEW_PASSWORD, csrf_token, on_sqlite, path_of
-from tests.processes.servers import Page
+from tests.support.databases import on_sqlite
+from tests.support.pages import csrf_token, links_in, path_of
+from tests.support.passwords import NEW_PASSWORD
+from tests.support.servers import Page
+from tests.support.site import Person, Site
 
 EVIL = "evil.test"
 # What other systems took for an address of their own.

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from itsdangerous import URLSafeTimedSerializer
 
-from tests.attacks.conftest import MakeSite
-from tests.attacks.site import Account, Person, Site, links_in
-from tests.attacks.wire import session_of
-from tests.conftest import csrf_token, path_of, text_of
-from tests.processes.servers import Gunicorn, until
+from tests.support.clock import until
+from tests.support.pages import csrf_token, links_in, path_of, text_of
+from tests.support.raw_http import session_of
+from tests.support.servers import Gunicorn
+from tests.support.site import Account, MakeSite, Person, Site
 
 LOUD = {"GUNICORN_CMD_ARGS": "--access-logfile - --log-level debug", "LOG_FORMAT": "text"}
 KINDS = ("password", "token", "session", "CSRF token", "key")

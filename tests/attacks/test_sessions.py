@@ -10,11 +10,12 @@ from http.cookies import Morsel, SimpleCookie
 import pytest
 from itsdangerous import URLSafeTimedSerializer
 
-from tests.attacks.conftest import MakeSite
-from tests.attacks.links import credentials, new_passwords
-from tests.attacks.site import Account, Person, Site
-from tests.conftest import NEW_PASSWORD, PASSWORD, csrf_token, on_postgresql, on_sqlite, path_of
-from tests.processes.servers import Gunicorn
+from tests.support.databases import on_postgresql, on_sqlite
+from tests.support.links import credentials, new_passwords
+from tests.support.pages import csrf_token, path_of
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
+from tests.support.servers import Gunicorn
+from tests.support.site import Account, MakeSite, Person, Site
 
 COOKIE = "pwreset_session"
 

@@ -11,9 +11,10 @@ from secrets import token_hex
 
 import pytest
 
-from tests.attacks.site import Site
-from tests.conftest import on_sqlite, text_of
-from tests.smtp.servers import Record
+from tests.support.databases import on_sqlite
+from tests.support.pages import text_of
+from tests.support.site import Site
+from tests.support.smtp import Record
 
 # A site where every mail was caused by the test at hand.
 SITE_SETTINGS = {"SITE_NAME": "Example", "OUTBOX_POLL_SECONDS": 0.05}

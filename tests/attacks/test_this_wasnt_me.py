@@ -6,20 +6,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.attacks.links import (
-    EXPIRED,
-    Link,
-    attack,
-    cancel_link,
-    credentials,
-    forged,
-    is_alive,
-    is_dead,
-    notice_link,
-)
-from tests.attacks.site import Account, Person, Site, links_in
-from tests.conftest import NEW_PASSWORD, on_sqlite, path_of, text_of
-from tests.processes.servers import Page
+from tests.support.databases import on_sqlite
+from tests.support.links import EXPIRED, Link, attack, cancel_link, credentials, forged, is_alive, is_dead, notice_link
+from tests.support.pages import links_in, path_of, text_of
+from tests.support.passwords import NEW_PASSWORD
+from tests.support.servers import Page
+from tests.support.site import Account, Person, Site
 
 ATTACKERS_PASSWORD = "mallory was here all along"
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0"

@@ -15,11 +15,13 @@ from time import sleep
 
 import pytest
 
-from tests.attacks.conftest import MakeSite
-from tests.attacks.site import Account, Person, Site, links_in, new_address, serving
-from tests.attacks.wire import FORM, computed, cookies_of, filled_in, send
-from tests.conftest import NEW_PASSWORD, csrf_token, on_postgresql, on_sqlite, path_of
-from tests.processes.servers import Page, until
+from tests.support.clock import until
+from tests.support.databases import on_postgresql, on_sqlite
+from tests.support.pages import csrf_token, links_in, path_of
+from tests.support.passwords import NEW_PASSWORD
+from tests.support.raw_http import FORM, computed, cookies_of, filled_in, send
+from tests.support.servers import Page
+from tests.support.site import Account, MakeSite, Person, Site, new_address, serving
 
 LIMIT, FREE = 5, 3
 LIMITS = {"RATELIMIT_RESET": LIMIT, "RATELIMIT_REGISTER": LIMIT, "RATELIMIT_LOGIN": 12, "RATELIMIT_CONFIRM": LIMIT}

@@ -10,8 +10,8 @@ from urllib.parse import quote, urlencode
 import pytest
 from itsdangerous import base64_decode
 
-from tests.attacks.conftest import MakeSite
-from tests.attacks.links import (
+from tests.support.databases import on_postgresql, on_sqlite
+from tests.support.links import (
     DEAD,
     EXPIRED,
     PAGES,
@@ -25,9 +25,10 @@ from tests.attacks.links import (
     new_passwords,
     one_of_each,
 )
-from tests.attacks.site import Account, Person, Site
-from tests.conftest import NEW_PASSWORD, csrf_token, on_postgresql, on_sqlite, path_of
-from tests.processes.servers import Gunicorn, Page
+from tests.support.pages import csrf_token, path_of
+from tests.support.passwords import NEW_PASSWORD
+from tests.support.servers import Gunicorn, Page
+from tests.support.site import Account, MakeSite, Person, Site
 
 BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 HOUR, DAY = 3600, 86400

@@ -12,10 +12,11 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
-from tests.attacks.site import Account, Site
-from tests.conftest import csrf_token, on_postgresql, on_sqlite, path_of
-from tests.processes.servers import Page
-from tests.smtp.servers import Record
+from tests.support.databases import on_postgresql, on_sqlite
+from tests.support.pages import csrf_token, path_of
+from tests.support.servers import Page
+from tests.support.site import Account, Site
+from tests.support.smtp import Record
 
 # A site where every mail was caused by the test at hand.
 SITE_SETTINGS = {"SITE_NAME": "Example", "OUTBOX_POLL_SECONDS": 0.05}

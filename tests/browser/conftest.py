@@ -8,8 +8,8 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import BrowserContext, BrowserType, ConsoleMessage, Page, Request, expect
 
-from tests.browser.site import CHROMIUM, LAUNCH, Site, running
-from tests.databases import Database, Server, SQLite
+from tests.support.databases import Database, Server, SQLite
+from tests.support.local_site import CHROMIUM, LAUNCH, Site, running
 
 NewContext = Callable[..., BrowserContext]
 PATIENCE = 20_000  # milliseconds, for machines with more to do

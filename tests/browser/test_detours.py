@@ -3,8 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.walk import (
-    NEW_PASSWORD,
+from tests.support.browser_steps import (
     ask_for_reset,
     button_in_mail,
     choose_password,
@@ -13,6 +12,7 @@ from tests.browser.walk import (
     open_mail,
     submit,
 )
+from tests.support.passwords import NEW_PASSWORD
 
 BAD_REQUEST = "Failed to load resource: the server responded with a status of 400 (BAD REQUEST)"
 NOT_FOUND = "Failed to load resource: the server responded with a status of 404 (NOT FOUND)"

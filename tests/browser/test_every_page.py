@@ -1,8 +1,8 @@
 """What must hold of every page, walked through once for each measure."""
 
-from tests.browser.measure import CONTRAST, SIZES, STRUCTURE, problems_of
-from tests.browser.walk import every_page
-from tests.conftest import on_sqlite
+from tests.support.accessibility import CONTRAST, SIZES, STRUCTURE, problems_of
+from tests.support.browser_steps import every_page
+from tests.support.databases import on_sqlite
 
 pytestmark = on_sqlite  # a page is the same from both
 

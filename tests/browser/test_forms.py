@@ -5,8 +5,9 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.walk import NEW_PASSWORD, ask_for_reset, choose_password, follow, log_in, open_mail
-from tests.conftest import on_sqlite
+from tests.support.browser_steps import ask_for_reset, choose_password, follow, log_in, open_mail
+from tests.support.databases import on_sqlite
+from tests.support.passwords import NEW_PASSWORD
 
 pytestmark = on_sqlite  # a page is the same from both
 EMAIL = ("email", "email", "email")

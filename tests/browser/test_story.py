@@ -1,7 +1,6 @@
 from playwright.sync_api import Page, expect
 
-from tests.browser.walk import (
-    NEW_PASSWORD,
+from tests.support.browser_steps import (
     ask_for_reset,
     button_in_mail,
     choose_password,
@@ -12,6 +11,7 @@ from tests.browser.walk import (
     register,
     submit,
 )
+from tests.support.passwords import NEW_PASSWORD
 
 FIRST_PASSWORD = "seven green lanterns drift"
 

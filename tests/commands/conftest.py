@@ -3,10 +3,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.mail.conftest import authority, certificates
-
-__all__ = ["authority", "certificates"]
-
 
 @pytest.fixture
 def signals_restored() -> Iterator[None]:

@@ -6,9 +6,12 @@ import pytest
 from click.testing import Result
 from flask import Flask
 
-from tests.conftest import MakeApp, on_sqlite
-from tests.mail.office import IMPLICIT, LOGIN, SECURE, app_for, rows
-from tests.smtp.servers import CLOSE, SILENT, Authority, Behaviour, ScriptedServer, SMTPServer, drip
+from tests.support.app import MakeApp
+from tests.support.certificates import Authority
+from tests.support.databases import on_sqlite
+from tests.support.outbox import IMPLICIT, LOGIN, SECURE, app_for, rows
+from tests.support.scripted_smtp import CLOSE, SILENT, Behaviour, ScriptedServer, drip
+from tests.support.smtp import SMTPServer
 
 pytestmark = on_sqlite  # what is said to a mail server is the same from both
 STEPS = ["switch to TLS, and check the certificate ... ", "log in ... "]

@@ -17,10 +17,10 @@ from pwreset.accounts.events import Kind
 from pwreset.commands import outbox as commands
 from pwreset.extensions import db
 from pwreset.outbox import Outcome, Result
-from tests.conftest import MakeApp, PostRoom
-from tests.databases import Database
-from tests.mail.office import app_for, ask, assert_uncharged, rows
-from tests.smtp.servers import SMTPServer, in_turn
+from tests.support.app import Inbox, MakeApp
+from tests.support.databases import Database
+from tests.support.outbox import app_for, ask, assert_uncharged, rows
+from tests.support.smtp import SMTPServer, in_turn
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 pytestmark = pytest.mark.usefixtures("signals_restored")
@@ -90,12 +90,12 @@ def test_the_status_of_a_refused_mail_names_no_address(make_app: MakeApp) -> Non
     assert "password_changed 1: the mail server refused the recipient (550)" in result.output
 
 
-def test_a_drain_delivers_what_is_due_and_stops(app: Flask, post_room: PostRoom) -> None:
+def test_a_drain_delivers_what_is_due_and_stops(app: Flask, inbox: Inbox) -> None:
     for _ in range(3):
         ask(app)
     result = run(app, "drain")
     assert (result.exit_code, result.output) == (0, "3 of 3 dealt with.\n")
-    assert len(post_room.mails()) == 3
+    assert len(inbox.emails()) == 3
     assert rows(app) == []
 
 
@@ -146,13 +146,13 @@ def test_a_drain_leaves_what_is_not_due(app: Flask) -> None:
     assert len(rows(app)) == 1
 
 
-def test_a_retry_sends_failed_mail_back_into_the_queue(app: Flask, post_room: PostRoom) -> None:
+def test_a_retry_sends_failed_mail_back_into_the_queue(app: Flask, inbox: Inbox) -> None:
     ask(app)
     give_up_one(app)
     result = run(app, "retry")
     assert (result.exit_code, result.output) == (0, "1 due again.\n")
     run(app, "drain")
-    assert len(post_room.mails()) == 1
+    assert len(inbox.emails()) == 1
     assert run(app, "retry").output == "0 due again.\n"
 
 

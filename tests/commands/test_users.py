@@ -9,7 +9,9 @@ from sqlalchemy import select
 from pwreset import accounts
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage
-from tests.conftest import NEW_PASSWORD, PASSWORD, Visitor, add_user, link_in, path_of
+from tests.support.app import Visitor, add_user
+from tests.support.pages import link_in, path_of
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
 
 ALICE = "alice@example.com"
 UNUSABLE = ["", " ", "alice", "alice@", "@example.com", "alice@example", "a b@example.com", "a@b@example.com"]
@@ -155,17 +157,17 @@ class TestSetPassword:
         assert visitor.log_in(password=PASSWORD).status_code == 200
         assert visitor.log_in(password=NEW_PASSWORD).location == "/account/"
 
-    def test_every_session_and_link_ends(self, app, users, alice, visitor, post_room):
+    def test_every_session_and_link_ends(self, app, users, alice, visitor, inbox):
         visitor.log_in()
-        link = post_room.reset_link()
+        link = inbox.reset_link()
         users("set-password", ALICE, "--password-stdin", stdin=f"{NEW_PASSWORD}\n")
         assert not visitor.is_signed_in()
         assert "new_password1" not in visitor.open_link(link).text
 
-    def test_the_owner_is_told_by_mail(self, app, users, alice, post_room):
+    def test_the_owner_is_told_by_mail(self, app, users, alice, inbox):
         users("set-password", ALICE, "--password-stdin", stdin=f"{NEW_PASSWORD}\n")
         assert outbox_rows(app) == [("password_changed", ALICE)]
-        assert post_room.deliver_one()["To"] == ALICE
+        assert inbox.deliver_one()["To"] == ALICE
 
     def test_no_transaction_waits_for_somebody_to_type(self, users, alice):
         open_meanwhile = []
@@ -204,13 +206,13 @@ class TestSetPassword:
 class TestInvite:
     """`flask users invite`."""
 
-    def test_the_mailed_link_leads_to_an_account_with_a_password(self, app, users, visitor, post_room):
+    def test_the_mailed_link_leads_to_an_account_with_a_password(self, app, users, visitor, inbox):
         result = users("invite", ALICE)
         assert (result.exit_code, result.stderr) == (0, "")
         assert result.stdout == (
             "The invitation is in the outbox; the running site sends it, or `flask outbox drain` does.\n"
         )
-        mail = post_room.deliver_one()
+        mail = inbox.deliver_one()
         assert mail["To"] == ALICE
         assert visitor.choose(link_in(mail), PASSWORD).location == "/password-reset-complete/"
         assert visitor.log_in().location == "/account/"
@@ -220,48 +222,46 @@ class TestInvite:
         assert app.test_cli_runner().invoke(args=["users", "invite", ALICE]).exit_code == 0
         assert outbox_rows(app) == [("register", ALICE)]
 
-    def test_an_account_that_exists_is_not_invited(self, app, users, alice, post_room):
+    def test_an_account_that_exists_is_not_invited(self, app, users, alice, inbox):
         result = users("invite", ALICE)
         assert (result.exit_code, result.stderr) == (1, "Error: There is already an account with this address.\n")
-        assert post_room.waiting() == 0
+        assert inbox.waiting() == 0
 
-    def test_a_deactivated_account_is_not_invited(self, app, users, alice, post_room):
+    def test_a_deactivated_account_is_not_invited(self, app, users, alice, inbox):
         users("deactivate", ALICE)
         result = users("invite", ALICE)
         assert (result.exit_code, result.stderr) == (1, "Error: The account is deactivated.\n")
-        assert post_room.waiting() == 0
+        assert inbox.waiting() == 0
 
-    def test_an_account_without_a_password_is_invited_again(self, app, users, post_room):
+    def test_an_account_without_a_password_is_invited_again(self, app, users, inbox):
         add_user(app, ALICE, None)
         assert users("invite", ALICE).exit_code == 0
-        assert "/password-reset-confirm/" in link_in(post_room.deliver_one())
+        assert "/password-reset-confirm/" in link_in(inbox.deliver_one())
 
 
 class TestDeactivateAndActivate:
     """`flask users deactivate` and `activate`."""
 
-    def test_a_deactivated_account_has_no_session_no_link_no_login_and_no_mail(
-        self, app, users, alice, visitor, post_room
-    ):
+    def test_a_deactivated_account_has_no_session_no_link_no_login_and_no_mail(self, app, users, alice, visitor, inbox):
         visitor.log_in()
-        link = post_room.reset_link()
+        link = inbox.reset_link()
         result = users("deactivate", ALICE)
         assert (result.exit_code, result.stderr) == (0, "")
         assert result.stdout == "Deactivated. Every session and outstanding link has ended.\n"
         assert not visitor.is_signed_in()
         assert "new_password1" not in visitor.open_link(link).text
         assert Visitor(app).log_in().status_code == 200
-        before = len(post_room.mails())
-        post_room.let_a_minute_pass()
+        before = len(inbox.emails())
+        inbox.let_a_minute_pass()
         Visitor(app).ask_for_reset()
-        post_room.deliver()
-        assert len(post_room.mails()) == before
+        inbox.deliver()
+        assert len(inbox.emails()) == before
 
     def test_activating_lets_the_owner_log_in_but_revives_no_session_and_no_link(
-        self, app, users, alice, visitor, post_room
+        self, app, users, alice, visitor, inbox
     ):
         visitor.log_in()
-        link = post_room.reset_link()
+        link = inbox.reset_link()
         users("deactivate", ALICE)
         result = users("activate", ALICE)
         assert (result.exit_code, result.stdout, result.stderr) == (0, "Activated.\n", "")

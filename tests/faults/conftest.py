@@ -1,20 +1,20 @@
 """The site and the mail server of each test, and the hooks that write the table."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _pytest.runner import runtestprotocol
 
-from tests.databases import Database
-from tests.faults.books import Late
 from tests.faults.report import FAULT, Gatherer, place_of
-from tests.faults.site import Site
-from tests.processes.servers import Gunicorn, Server
-from tests.smtp.servers import Authority, ScriptedServer
+from tests.support.accounting import Late
+from tests.support.certificates import Authority
+from tests.support.databases import Database
+from tests.support.fault_site import OpenSite, Site
+from tests.support.scripted_smtp import ScriptedServer
+from tests.support.servers import Gunicorn, Server
 
-OpenSite = Callable[..., Site]
 LATE = pytest.StashKey[str]()
 
 
@@ -23,11 +23,6 @@ def mail() -> Iterator[ScriptedServer]:
     """Return a mail server in clear, all well so far."""
     with ScriptedServer() as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def certificates() -> Authority:
-    return Authority()
 
 
 @pytest.fixture

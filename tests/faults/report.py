@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes.servers import ROOT
+from tests.support.servers import ROOT
 
 HERE = Path(__file__).parent
 PAGE = ROOT / "docs" / "reliability.md"

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.books import kept_by
-from tests.faults.conftest import OpenSite
-from tests.faults.people import FORM, Answer, TimedBrowser, shape_of
-from tests.faults.site import NAMES, OutboxRun, Site
-from tests.processes.servers import PATIENCE, Gunicorn, Page, Server, until
-from tests.smtp.servers import ScriptedServer, drip
+from tests.support.accounting import kept_by
+from tests.support.clock import PATIENCE, until
+from tests.support.fault_site import NAMES, OpenSite, Site
+from tests.support.scripted_smtp import ScriptedServer, drip
+from tests.support.servers import Gunicorn, OutboxRun, Page, Server
+from tests.support.visitors import FORM, Answer, TimedBrowser, shape_of
 
 KILLS, SEED = {"postgresql": 200, "sqlite": 50}, 20261123
 LONGEST_PAUSE = 0.5  # seconds from one kill to the next

@@ -9,12 +9,12 @@ from http.client import HTTPException
 
 import pytest
 
-from tests.faults.conftest import OpenSite
-from tests.faults.held import PostgreSQLLine, held, start_again, wait_until_blocked
-from tests.faults.people import ACCOUNTS, FORM, Answer, TimedBrowser
-from tests.faults.site import OutboxRun, Site
-from tests.processes.servers import PATIENCE, Gunicorn, Server, until
-from tests.smtp.servers import ScriptedServer
+from tests.support.clock import PATIENCE, until
+from tests.support.fault_site import OpenSite, Site
+from tests.support.locks import PostgreSQLLine, held, start_again, wait_until_blocked
+from tests.support.scripted_smtp import ScriptedServer
+from tests.support.servers import Gunicorn, OutboxRun, Server
+from tests.support.visitors import ACCOUNTS, FORM, Answer, TimedBrowser
 
 ADDRESS = ACCOUNTS[-1]  # others are asked for from the first one on
 

@@ -8,14 +8,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import update
 
-from tests.faults.books import kept_by
-from tests.faults.conftest import OpenSite
-from tests.faults.held import held, start_again, wait_until_blocked
-from tests.faults.people import ACCOUNTS
-from tests.faults.site import OutboxRun
-from tests.faults.tables import outbox
-from tests.processes.servers import PATIENCE, FlaskRun, Gunicorn, Server, until
-from tests.smtp.servers import USUAL, ScriptedServer, drip
+from tests.support.accounting import kept_by
+from tests.support.clock import PATIENCE, until
+from tests.support.fault_site import OpenSite
+from tests.support.locks import held, start_again, wait_until_blocked
+from tests.support.scripted_smtp import USUAL, ScriptedServer, drip
+from tests.support.servers import FlaskRun, Gunicorn, OutboxRun, Server
+from tests.support.tables import outbox
+from tests.support.visitors import ACCOUNTS
 
 APART = {"OUTBOX_WORKER": "none", "WEB_CONCURRENCY": 1}  # the web process delivers nothing
 SHORT_LEASE = {"OUTBOX_LEASE_SECONDS": 4, "EMAIL_DEADLINE": 3.5}

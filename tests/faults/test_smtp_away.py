@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import OpenSite
-from tests.faults.site import NO_MAIL, OutboxRun, Site
-from tests.processes.servers import PATIENCE, FlaskRun, Gunicorn
-from tests.smtp.servers import RST, SILENT, Authority, ScriptedServer, drip
+from tests.support.certificates import Authority
+from tests.support.clock import PATIENCE
+from tests.support.fault_site import NO_MAIL, OpenSite, Site
+from tests.support.scripted_smtp import RST, SILENT, ScriptedServer, drip
+from tests.support.servers import FlaskRun, Gunicorn, OutboxRun
 
 WAITED = "all mail waited, uncharged, and went out by itself"
 BEFORE_TLS = {"CONNECT", "EHLO", "STARTTLS", "HANDSHAKE", "QUIT"}

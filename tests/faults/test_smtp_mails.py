@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.faults.conftest import OpenSite
-from tests.faults.site import NO_MAIL, Site
-from tests.processes.servers import run, until
-from tests.smtp.servers import CLOSE, SILENT, USUAL, ScriptedServer, drip
+from tests.support.clock import until
+from tests.support.fault_site import NO_MAIL, OpenSite, Site
+from tests.support.scripted_smtp import CLOSE, SILENT, USUAL, ScriptedServer, drip
+from tests.support.servers import run
 
 BACKED_OFF = "each charged once and put off by 30 s (not waited for), then sent"
 

@@ -2,10 +2,9 @@
 
 import pytest
 
-from tests.faults.conftest import OpenSite
-from tests.faults.site import NO_MAIL
-from tests.processes.servers import PATIENCE, until
-from tests.smtp.servers import CLOSE, SILENT, USUAL, ScriptedServer, drip
+from tests.support.clock import PATIENCE, until
+from tests.support.fault_site import NO_MAIL, OpenSite
+from tests.support.scripted_smtp import CLOSE, SILENT, USUAL, ScriptedServer, drip
 
 
 @pytest.mark.parametrize(

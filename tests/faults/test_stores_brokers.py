@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.brokers import Broker, Line, RabbitMQ, Redis
-from tests.conftest import on_postgresql
-from tests.faults.celery_site import OUTAGE, SOON, CelerySite
-from tests.faults.conftest import OpenSite
-from tests.processes.servers import until
-from tests.smtp.servers import ScriptedServer
+from tests.support.brokers import Broker, Line, RabbitMQ, Redis
+from tests.support.celery_site import OUTAGE, SOON, CelerySite
+from tests.support.clock import until
+from tests.support.databases import on_postgresql
+from tests.support.fault_site import OpenSite
+from tests.support.scripted_smtp import ScriptedServer
 
 # A RabbitMQ on a busy machine takes half a minute to start.
 pytestmark = [on_postgresql, pytest.mark.timeout(300)]

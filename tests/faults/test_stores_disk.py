@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import migrate
-from tests.databases import Database, SQLite
-from tests.faults.conftest import OpenSite
-from tests.faults.disks import SmallDisk
-from tests.faults.outages import LONGEST_PAUSE, SEEN, answered_in, mail_under_way
-from tests.faults.postgresql import new_folder, running_in
-from tests.faults.site import NO_MAIL
-from tests.processes.servers import FlaskRun, Gunicorn, until
-from tests.smtp.servers import Mail, ScriptedServer
+from tests.support.app import migrate
+from tests.support.clock import until
+from tests.support.databases import Database, SQLite
+from tests.support.disks import SmallDisk
+from tests.support.fault_site import NO_MAIL, OpenSite
+from tests.support.outages import LONGEST_PAUSE, SEEN, answered_in, mail_under_way
+from tests.support.postgresql import new_folder, running_in
+from tests.support.scripted_smtp import Mail, ScriptedServer
+from tests.support.servers import FlaskRun, Gunicorn
 
 LEASE = 20  # seconds: what was claimed when the disk was full comes back after it
 NO_LOG = ["sh", "-c", 'exec "$@" >/dev/full 2>&1', "sh"]

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from pwreset.monitoring.health import DEADLINE as HEALTH_DEADLINE
-from tests.brokers import Redis
-from tests.conftest import migrate
-from tests.faults.celery_site import CelerySite
-from tests.faults.conftest import OpenSite
-from tests.faults.outages import LONGEST_PAUSE, SEEN, answered_in, mail_under_way
-from tests.faults.postgresql import FAST, IMMEDIATE, PostgreSQLServer, new_folder, running_in
-from tests.faults.site import OutboxRun
-from tests.processes.servers import Browser, Gunicorn, until
-from tests.smtp.servers import ScriptedServer
+from tests.support.app import migrate
+from tests.support.brokers import Redis
+from tests.support.celery_site import CelerySite
+from tests.support.clock import until
+from tests.support.fault_site import OpenSite
+from tests.support.outages import LONGEST_PAUSE, SEEN, answered_in, mail_under_way
+from tests.support.postgresql import FAST, IMMEDIATE, PostgreSQLServer, new_folder, running_in
+from tests.support.scripted_smtp import ScriptedServer
+from tests.support.servers import Browser, Gunicorn, OutboxRun
 
 pytestmark = pytest.mark.timeout(300)
 

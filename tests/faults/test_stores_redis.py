@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.conftest import OpenSite
-from tests.faults.people import ACCOUNTS, FORM, Answer, People, TimedBrowser, shape_of
-from tests.processes.servers import Page, Server, until
-from tests.redis_servers import SECRET, RedisServer
-from tests.smtp.servers import ScriptedServer
+from tests.support.clock import until
+from tests.support.fault_site import OpenSite
+from tests.support.redis import SECRET, RedisServer
+from tests.support.scripted_smtp import ScriptedServer
+from tests.support.servers import Page, Server
+from tests.support.visitors import ACCOUNTS, FORM, Answer, People, TimedBrowser, shape_of
 
 GONE, BACK = "Redis does not count", "Redis counts again"
 

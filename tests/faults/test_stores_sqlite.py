@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import on_sqlite
-from tests.faults.conftest import OpenSite
-from tests.faults.outages import LONGEST_PAUSE, SEEN, answered_in, mail_under_way
-from tests.processes.servers import PATIENCE
-from tests.smtp.servers import ScriptedServer
+from tests.support.clock import PATIENCE
+from tests.support.databases import on_sqlite
+from tests.support.fault_site import OpenSite
+from tests.support.outages import LONGEST_PAUSE, SEEN, answered_in, mail_under_way
+from tests.support.scripted_smtp import ScriptedServer
 
 SECONDS = 30
 LONGEST_WAIT = 7.0  # seconds: a request waits 5 for a lock, and the machine may be busy

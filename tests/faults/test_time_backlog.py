@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from tests.faults.books import kept_by
-from tests.faults.conftest import OpenSite
-from tests.faults.site import OutboxRun, Site
-from tests.faults.tables import outbox
-from tests.processes.servers import until
-from tests.smtp.servers import ScriptedServer
+from tests.support.accounting import kept_by
+from tests.support.clock import until
+from tests.support.fault_site import OpenSite, Site
+from tests.support.scripted_smtp import ScriptedServer
+from tests.support.servers import OutboxRun
+from tests.support.tables import outbox
 
 ROWS, KNOWN, OLD = 10_000, 1_000, 300
 PATIENCE = 600.0  # seconds: far more than a quiet machine needs; the row tells the rate

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import Redis
-from tests.conftest import on_postgresql
-from tests.faults.celery_site import CelerySite
-from tests.faults.conftest import OpenSite
-from tests.smtp.servers import ScriptedServer
+from tests.support.brokers import Redis
+from tests.support.celery_site import CelerySite
+from tests.support.databases import on_postgresql
+from tests.support.fault_site import OpenSite
+from tests.support.scripted_smtp import ScriptedServer
 
 LIBFAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), Path("libfaketime"))
 

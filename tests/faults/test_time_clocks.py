@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import OpenSite
-from tests.faults.people import ACCOUNTS
-from tests.faults.site import Site
-from tests.processes.servers import run, until
-from tests.smtp.servers import ScriptedServer
+from tests.support.clock import until
+from tests.support.fault_site import OpenSite, Site
+from tests.support.scripted_smtp import ScriptedServer
+from tests.support.servers import run
+from tests.support.visitors import ACCOUNTS
 
 LIBRARY = "/usr/$LIB/faketime/libfaketimeMT.so.1"
 SOON = 30.0  # seconds: ten until somebody looks, and a pause of a worker that met a closed port

@@ -6,11 +6,11 @@ from typing import Any
 
 from sqlalchemy import delete, update
 
-from tests.faults.conftest import OpenSite
-from tests.faults.site import NO_MAIL, OutboxRun, Site
-from tests.faults.tables import outbox, users
-from tests.processes.servers import until
-from tests.smtp.servers import ScriptedServer
+from tests.support.clock import until
+from tests.support.fault_site import NO_MAIL, OpenSite, Site
+from tests.support.scripted_smtp import ScriptedServer
+from tests.support.servers import OutboxRun
+from tests.support.tables import outbox, users
 
 BROKEN: Mapping[str, Mapping[str, Any]] = {
     "no such template": {"email_template_name": "mail/nobody/wrote/this.txt"},

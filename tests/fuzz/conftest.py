@@ -3,37 +3,16 @@
 A run of the second kind keeps what failed in `.hypothesis/`, and begins with it the next time.
 """
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from flask import Flask
-from hypothesis import HealthCheck, Phase, settings
 
-from tests.attacks.site import Site, serving
-from tests.databases import Database
-from tests.fuzz.cast import Cast
-from tests.smtp.servers import SMTPServer
-
-REQUESTS = int(os.environ.get("REQUESTS", "500"))  # over both engines
-EXPLORES = "REQUESTS" in os.environ
-ENGINES = 2
-
-
-def trying(examples: int, **more: object) -> settings:
-    """Return how hypothesis is to try so many examples."""
-    repeatable = {} if EXPLORES else {"derandomize": True, "database": None}
-    return settings(
-        max_examples=examples,
-        deadline=None,
-        print_blob=True,
-        report_multiple_bugs=False,
-        phases=[phase for phase in Phase if phase is not Phase.explain],  # it takes as long as all the rest
-        suppress_health_check=list(HealthCheck),
-        **repeatable,
-        **more,
-    )
+from tests.support.databases import Database
+from tests.support.fuzz_accounts import Cast
+from tests.support.site import Site, serving
+from tests.support.smtp import SMTPServer
 
 
 @pytest.fixture

@@ -3,16 +3,16 @@
 import pytest
 from hypothesis import example, given
 
-from tests.fuzz.books import Books
-from tests.fuzz.cast import Cast
-from tests.fuzz.conftest import ENGINES, REQUESTS, trying
-from tests.fuzz.odd_requests import OddRequest, odd_requests, whole_requests
+from tests.support.fuzz_accounts import Cast
+from tests.support.fuzzing import ENGINES, REQUESTS, trying
+from tests.support.odd_requests import OddRequest, odd_requests, whole_requests
+from tests.support.request_checks import Books
 
 EACH = REQUESTS // ENGINES
 WARM = EACH // 5
 GROWTH = 1.1
 # What came of the forms that were filled in rightly.
-DONE = {"alice: password_hash", "alice: last_login", "bob: password_hash", "dan: password_hash", "dan: stamp"}
+DONE = {"alice: password_hash", "alice: last_login", "bob: password_hash", "dan: password_hash", "dan: security_stamp"}
 
 
 @pytest.mark.timeout(600 + EACH)

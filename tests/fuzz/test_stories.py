@@ -4,11 +4,11 @@ import pytest
 from flask import Flask
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.conftest import MakeApp
-from tests.databases import Database
-from tests.fuzz.conftest import REQUESTS, trying
-from tests.fuzz.model import FIRST_WAIT, FREE_FAILURES, LONGEST_WAIT
-from tests.fuzz.story import Story
+from tests.support.account_model import FIRST_WAIT, FREE_FAILURES, LONGEST_WAIT
+from tests.support.account_story import Story
+from tests.support.app import MakeApp
+from tests.support.databases import Database
+from tests.support.fuzzing import REQUESTS, trying
 
 STORIES = max(10, REQUESTS // 200)  # on each engine
 

@@ -5,9 +5,13 @@ import re
 import pytest
 
 from pwreset.mail import smtp
-from tests.conftest import MakeApp, on_sqlite, text_of
-from tests.mail.office import SECURE, addresses_of, app_for, ask, assert_uncharged, deliver, rows
-from tests.smtp.servers import CLOSE, SILENT, USUAL, Authority, ScriptedServer, SMTPServer, Step
+from tests.support.app import MakeApp
+from tests.support.certificates import Authority
+from tests.support.databases import on_sqlite
+from tests.support.outbox import SECURE, addresses_of, app_for, ask, assert_uncharged, deliver, rows
+from tests.support.pages import text_of
+from tests.support.scripted_smtp import CLOSE, SILENT, USUAL, ScriptedServer, Step
+from tests.support.smtp import SMTPServer
 
 pytestmark = on_sqlite  # what is said to a mail server is the same from both
 TAKES_BOTH = {"EHLO": "250-scripted.test\r\n250 PIPELINING"}

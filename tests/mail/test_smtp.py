@@ -17,9 +17,11 @@ from flask_mail import email_dispatched
 from pwreset.extensions import mail
 from pwreset.mail.smtp import ServerUnavailable
 from pwreset.outbox import emails
-from tests.conftest import MakeApp, on_sqlite
-from tests.databases import Database
-from tests.mail.office import (
+from tests.support.app import MakeApp
+from tests.support.certificates import Authority
+from tests.support.clock import waited_for
+from tests.support.databases import Database, on_sqlite
+from tests.support.outbox import (
     IMPLICIT,
     LOGIN,
     NOTICE,
@@ -33,8 +35,8 @@ from tests.mail.office import (
     rows,
     wait_over,
 )
-from tests.outbox.test_worker import waited_for
-from tests.smtp.servers import CLOSE, SILENT, USUAL, Authority, ScriptedServer, SMTPServer, Step, drip, in_turn
+from tests.support.scripted_smtp import CLOSE, SILENT, USUAL, ScriptedServer, Step, drip
+from tests.support.smtp import SMTPServer, in_turn
 
 pytestmark = on_sqlite  # what is said to a mail server is the same from both
 WRONG = ["untrusted", "wrong_host", "expired"]

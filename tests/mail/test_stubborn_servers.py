@@ -21,10 +21,13 @@ from pwreset.mail.errors import explain
 from pwreset.models import OutboxMessage, User
 from pwreset.outbox import Outcome, Result, delivery, emails, queue
 from pwreset.outbox.outcomes import Effect
-from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user, text_of
-from tests.databases import Database
-from tests.mail.office import app_for, ask, deliver, event_kinds, merge, rows, users, wait_over
-from tests.smtp.servers import CLOSE, RST, SILENT, USUAL, ScriptedServer, SMTPServer, Step, in_turn
+from tests.support.app import Inbox, MakeApp, add_user
+from tests.support.databases import Database
+from tests.support.outbox import app_for, ask, deliver, event_kinds, merge, rows, users, wait_over
+from tests.support.pages import text_of
+from tests.support.passwords import PASSWORD
+from tests.support.scripted_smtp import CLOSE, RST, SILENT, USUAL, ScriptedServer, Step
+from tests.support.smtp import SMTPServer, in_turn
 
 RESET, REGISTER = "password_reset", "register"
 ALICE, BOB = "alice@example.com", "bob@example.com"
@@ -80,18 +83,18 @@ def test_a_mail_that_was_surely_not_taken_gives_the_turn_back(make_app: MakeApp)
     assert "mailed" not in event_kinds(app, alice)
 
 
-def test_strangers_who_register_an_address_do_not_use_up_its_owners_resets(app: Flask, post_room: PostRoom) -> None:
+def test_strangers_who_register_an_address_do_not_use_up_its_owners_resets(app: Flask, inbox: Inbox) -> None:
     add_user(app, ALICE, PASSWORD)
     with time_machine.travel("2030-01-01T12:00:00Z", tick=False) as clock:
         for _ in range(6):
             ask(app, ALICE, REGISTER)
             deliver(app)
             clock.shift(61)
-        assert len(post_room.mails()) == 5
+        assert len(inbox.emails()) == 5
         ask(app, ALICE, RESET)
         deliver(app)
-        assert "set a new password" in text_of(post_room.mails()[-1])
-        assert post_room.mails()[-1]["Subject"] == "Reset your password at localhost"
+        assert "set a new password" in text_of(inbox.emails()[-1])
+        assert inbox.emails()[-1]["Subject"] == "Reset your password at localhost"
 
 
 @pytest.mark.parametrize("misbehaviour", [CLOSE, SILENT], ids=["hangs_up", "silent"])
@@ -105,7 +108,7 @@ def test_a_mail_with_a_sender_of_its_own_that_the_server_dies_of_blocks_nobody(m
     assert [(row.address, row.attempts) for row in rows(app)] == [(ALICE, 1)]
 
 
-def test_a_request_that_merges_into_an_expiring_row_saves_it(app: Flask, post_room: PostRoom) -> None:
+def test_a_request_that_merges_into_an_expiring_row_saves_it(app: Flask, inbox: Inbox) -> None:
     """One worker judges a row too old; before it deletes it, a new request has merged into it."""
     add_user(app, ALICE, PASSWORD)
     ask(app, ALICE, RESET)
@@ -117,7 +120,7 @@ def test_a_request_that_merges_into_an_expiring_row_saves_it(app: Flask, post_ro
         delivery._deliver(row, mail.connect())
     assert event_kinds(app) == []
     deliver(app)
-    assert len(post_room.mails()) == 1
+    assert len(inbox.emails()) == 1
 
 
 def test_a_request_does_not_merge_into_a_mail_that_is_being_sent(app: Flask) -> None:
@@ -163,7 +166,7 @@ def test_an_account_deleted_during_the_send_leaves_no_second_mail(make_app: Make
     assert rows(app) == []
 
 
-def test_a_template_that_fails_like_a_database_is_given_up(app: Flask, post_room: PostRoom, monkeypatch) -> None:
+def test_a_template_that_fails_like_a_database_is_given_up(app: Flask, inbox: Inbox, monkeypatch) -> None:
     from sqlalchemy.orm.exc import DetachedInstanceError
 
     def fail(_row, _letter):
@@ -175,7 +178,7 @@ def test_a_template_that_fails_like_a_database_is_given_up(app: Flask, post_room
     assert [row.failure for row in rows(app)] == ["the email could not be written (DetachedInstanceError)"]
 
 
-def test_a_mailbox_that_can_not_be_written_loses_no_mail(app: Flask, post_room: PostRoom) -> None:
+def test_a_mailbox_that_can_not_be_written_loses_no_mail(app: Flask, inbox: Inbox) -> None:
     add_user(app, ALICE, PASSWORD)
     ask(app, ALICE, RESET)
     folder = Path(app.instance_path) / "mailbox"
@@ -184,7 +187,7 @@ def test_a_mailbox_that_can_not_be_written_loses_no_mail(app: Flask, post_room: 
     assert users(app)[0].cooldown_started_at is None
     folder.unlink()
     deliver(app)
-    assert len(post_room.mails()) == 1
+    assert len(inbox.emails()) == 1
 
 
 def test_an_account_that_waits_for_its_link_is_not_purged(app: Flask) -> None:
@@ -205,7 +208,7 @@ def test_an_account_whose_link_was_printed_is_not_purged(app: Flask) -> None:
             assert accounts.purge_unfinished() == 0
 
 
-def test_what_expired_is_counted_and_told_to_the_owner(app: Flask, post_room: PostRoom) -> None:
+def test_what_expired_is_counted_and_told_to_the_owner(app: Flask, inbox: Inbox) -> None:
     with time_machine.travel("2030-01-01T12:00:00Z", tick=False) as clock:
         alice = add_user(app, ALICE, PASSWORD)
         ask(app, ALICE, RESET)

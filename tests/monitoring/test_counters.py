@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 
 import pytest
 import time_machine
@@ -11,8 +10,7 @@ from flask import Flask
 from pwreset.extensions import db
 from pwreset.monitoring import counters
 from pwreset.monitoring.counters import Counted
-
-NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+from tests.support.clock import NOON
 
 
 @pytest.fixture(autouse=True)

@@ -9,9 +9,8 @@ import pytest
 from flask import Flask
 
 from pwreset.monitoring import health
-from tests.conftest import on_postgresql
-from tests.databases import PostgreSQL
-from tests.processes.servers import until
+from tests.support.clock import until
+from tests.support.databases import PostgreSQL, on_postgresql
 
 UNAVAILABLE = (503, {"status": "unavailable"})
 

@@ -4,6 +4,7 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import time_machine
 from flask import Flask
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import event
@@ -11,11 +12,10 @@ from sqlalchemy import event
 from pwreset.extensions import db
 from pwreset.monitoring import queue_status
 from pwreset.request_info import RequestInfo
-from tests.conftest import MakeApp, PostRoom, Visitor, add_user
-from tests.mail.office import app_for, ask, deliver
-from tests.monitoring.test_stall_monitor import NOON, time_machine
-from tests.outbox.test_worker import waited_for
-from tests.smtp.servers import SMTPServer
+from tests.support.app import Inbox, MakeApp, Visitor, add_user
+from tests.support.clock import NOON, waited_for
+from tests.support.outbox import app_for, ask, deliver
+from tests.support.smtp import SMTPServer
 
 TOKEN = "8a1f0c7e55d94b3b"
 ELSEWHERE = {"REMOTE_ADDR": "192.0.2.7"}
@@ -77,8 +77,8 @@ def test_what_happened_to_mail_is_counted_by_its_kind(make_app: MakeApp) -> None
     assert (found["outbox_failed", ""], found["outbox_waiting", ""]) == (1, 1)
 
 
-def test_completed_resets_are_counted(app: Flask, visitor: Visitor, post_room: PostRoom, alice: int) -> None:
-    visitor.choose(post_room.reset_link())
+def test_completed_resets_are_counted(app: Flask, visitor: Visitor, inbox: Inbox, alice: int) -> None:
+    visitor.choose(inbox.reset_link())
     assert numbers(app)["resets_completed_total", "reset"] == 1
 
 

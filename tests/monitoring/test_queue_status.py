@@ -1,7 +1,7 @@
 """Statistics: every mail asked for is found again in one number, and whether anybody delivers."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 import time_machine
@@ -12,11 +12,13 @@ from pwreset.extensions import db
 from pwreset.monitoring import counters, queue_status
 from pwreset.monitoring.counters import Counted
 from pwreset.outbox import Outcome, Result
-from tests.conftest import PASSWORD, MakeApp, PostRoom, Visitor, add_user, link_in
-from tests.mail.office import app_for, ask, deliver, wait_over
-from tests.smtp.servers import SMTPServer, in_turn
+from tests.support.app import Inbox, MakeApp, Visitor, add_user
+from tests.support.clock import NOON
+from tests.support.outbox import app_for, ask, deliver, wait_over
+from tests.support.pages import link_in
+from tests.support.passwords import PASSWORD
+from tests.support.smtp import SMTPServer, in_turn
 
-NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 ALICE, NOBODY, RESET = "alice@example.com", "nobody@example.com", "password_reset"
 
 
@@ -131,17 +133,17 @@ def test_a_worker_that_lost_its_lease_counts_no_failure(app: Flask, clock) -> No
 
 
 def test_a_completed_reset_is_counted_and_a_dead_link_is_not(
-    app: Flask, visitor: Visitor, post_room: PostRoom, alice: int
+    app: Flask, visitor: Visitor, inbox: Inbox, alice: int
 ) -> None:
-    link = post_room.reset_link()
+    link = inbox.reset_link()
     visitor.choose(link)
     Visitor(app).open_link(link)
     assert totals(app)["completed", "reset"] == 1
 
 
-def test_a_password_chosen_by_invitation_is_counted_apart(app: Flask, visitor: Visitor, post_room: PostRoom) -> None:
+def test_a_password_chosen_by_invitation_is_counted_apart(app: Flask, visitor: Visitor, inbox: Inbox) -> None:
     visitor.submit("/register/", email="new@example.com")
-    visitor.choose(link_in(post_room.deliver_one()))
+    visitor.choose(link_in(inbox.deliver_one()))
     assert {key: n for key, n in totals(app).items() if key[0] == "completed"} == {("completed", "invite"): 1}
 
 

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Iterator
-from datetime import UTC, datetime
 
 import pytest
 import time_machine
@@ -10,11 +9,9 @@ from flask import Flask
 
 from pwreset.monitoring import stall_monitor
 from pwreset.monitoring.queue_status import STALLED_MESSAGE
-from tests.conftest import Visitor
-from tests.mail.office import ask
-from tests.outbox.test_worker import waited_for
-
-NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+from tests.support.app import Visitor
+from tests.support.clock import NOON, waited_for
+from tests.support.outbox import ask
 
 
 @pytest.fixture
@@ -59,9 +56,9 @@ def test_a_page_that_is_only_read_sets_no_timer(app: Flask, watching, caplog) ->
     assert timers() == []
 
 
-def test_nothing_is_said_while_somebody_delivers_and_the_watch_rests(app: Flask, watching, post_room, caplog) -> None:
+def test_nothing_is_said_while_somebody_delivers_and_the_watch_rests(app: Flask, watching, inbox, caplog) -> None:
     Visitor(app).ask_for_reset("alice@example.com")
-    post_room.deliver()
+    inbox.deliver()
     assert waited_for(lambda: not timers())
     assert warnings(caplog) == []
 

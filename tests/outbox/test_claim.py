@@ -14,10 +14,9 @@ from pwreset import outbox
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage
-from tests.conftest import on_postgresql
-from tests.databases import PostgreSQL
-from tests.mail.office import addresses_of, ask, listening, merge
-from tests.processes.servers import until
+from tests.support.clock import until
+from tests.support.databases import PostgreSQL, on_postgresql
+from tests.support.outbox import addresses_of, ask, listening, merge
 
 pytestmark = on_postgresql
 OLDEST = "SELECT id FROM outbox ORDER BY id LIMIT 1 FOR UPDATE"

@@ -10,9 +10,10 @@ from flask import Flask
 from pwreset import outbox
 from pwreset.outbox import Outcome, Result
 from pwreset.outbox.worker import Worker
-from tests.conftest import PASSWORD, MakeApp, add_user
-from tests.mail.office import app_for, ask, deliver, merge, rows, wait_over
-from tests.smtp.servers import SMTPServer, in_turn
+from tests.support.app import MakeApp, add_user
+from tests.support.outbox import app_for, ask, deliver, merge, rows, wait_over
+from tests.support.passwords import PASSWORD
+from tests.support.smtp import SMTPServer, in_turn
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 ALICE, RESET = "alice@example.com", "password_reset"
@@ -50,17 +51,17 @@ def test_a_running_worker_sees_to_it(app: Flask, clock, caplog) -> None:
     assert "The clock was set back; email that waited for its old time is due now" in caplog.text
 
 
-def test_an_account_mailed_by_a_clock_that_was_ahead_is_mailed_again(app: Flask, clock, alice: int, post_room) -> None:
+def test_an_account_mailed_by_a_clock_that_was_ahead_is_mailed_again(app: Flask, clock, alice: int, inbox) -> None:
     clock.shift(DAY)
     ask(app, ALICE, RESET)
     deliver(app)
     clock.shift(-DAY)
     ask(app, ALICE, RESET)
     deliver(app)
-    assert len(post_room.mails()) == 2
+    assert len(inbox.emails()) == 2
 
 
-def test_five_mails_of_a_clock_that_was_ahead_do_not_use_up_the_hour(app: Flask, clock, alice: int, post_room) -> None:
+def test_five_mails_of_a_clock_that_was_ahead_do_not_use_up_the_hour(app: Flask, clock, alice: int, inbox) -> None:
     clock.shift(DAY)
     for _ in range(5):
         ask(app, ALICE, RESET)
@@ -69,7 +70,7 @@ def test_five_mails_of_a_clock_that_was_ahead_do_not_use_up_the_hour(app: Flask,
     clock.shift(-DAY)
     ask(app, ALICE, RESET)
     deliver(app)
-    assert len(post_room.mails()) == 6
+    assert len(inbox.emails()) == 6
 
 
 def test_a_lease_or_a_back_off_of_a_clock_that_was_a_day_ahead_is_over(make_app: MakeApp, clock) -> None:

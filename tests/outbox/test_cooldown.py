@@ -13,7 +13,8 @@ from pwreset.extensions import db
 from pwreset.models import User
 from pwreset.outbox import EmailKind, cooldown
 from pwreset.outbox.cooldown import Slot
-from tests.conftest import PASSWORD, add_user
+from tests.support.app import add_user
+from tests.support.passwords import PASSWORD
 
 
 @pytest.fixture(autouse=True)

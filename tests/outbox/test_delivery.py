@@ -19,10 +19,11 @@ from pwreset.extensions import db
 from pwreset.models import SecurityEvent, User
 from pwreset.outbox import EmailKind, cooldown, delivery
 from pwreset.outbox.delivery import deliver_pending
-from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user
-from tests.databases import Database
-from tests.mail.office import NOTICE, addresses_of, app_for, ask, deliver, event_kinds, rows, users, wait_over
-from tests.smtp.servers import SMTPServer, in_turn
+from tests.support.app import Inbox, MakeApp, add_user
+from tests.support.databases import Database
+from tests.support.outbox import NOTICE, addresses_of, app_for, ask, deliver, event_kinds, rows, users, wait_over
+from tests.support.passwords import PASSWORD
+from tests.support.smtp import SMTPServer, in_turn
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 RESET = "password_reset"
@@ -50,8 +51,8 @@ def ask_every(pause: timedelta, times: int, app: Flask, clock: time_machine.Trav
         clock.shift(pause)
 
 
-def subjects(post_room: PostRoom) -> list[str]:
-    return [str(mail["Subject"]) for mail in post_room.mails()]
+def subjects(inbox: Inbox) -> list[str]:
+    return [str(mail["Subject"]) for mail in inbox.emails()]
 
 
 # Who is mailed
@@ -77,47 +78,45 @@ def test_a_deactivated_account_opens_no_connection_and_leaves_no_row(kind: str, 
     assert rows(app) == []
 
 
-def test_a_registration_of_a_new_address_makes_an_account_without_a_password(app: Flask, post_room: PostRoom) -> None:
+def test_a_registration_of_a_new_address_makes_an_account_without_a_password(app: Flask, inbox: Inbox) -> None:
     ask(app, "new@example.com", "register")
-    mail = post_room.deliver_one()
+    mail = inbox.deliver_one()
     [user] = users(app)
     assert (user.email, user.has_usable_password(), user.is_active) == ("new@example.com", False, True)
     assert mail["Subject"] == "Finish your registration at localhost"
     assert mail["To"] == "new@example.com"
 
 
-def test_a_registration_of_a_known_address_says_so_and_changes_nothing(
-    app: Flask, post_room: PostRoom, alice: int
-) -> None:
+def test_a_registration_of_a_known_address_says_so_and_changes_nothing(app: Flask, inbox: Inbox, alice: int) -> None:
     before = users(app)[0]
     ask(app, "alice@example.com", "register")
-    mail = post_room.deliver_one()
+    mail = inbox.deliver_one()
     [after] = users(app)
     assert mail["Subject"] == "You already have an account at localhost"
     assert (after.password_hash, after.security_stamp) == (before.password_hash, before.security_stamp)
 
 
-def test_a_registration_of_an_unfinished_account_is_invited_again(app: Flask, post_room: PostRoom) -> None:
+def test_a_registration_of_an_unfinished_account_is_invited_again(app: Flask, inbox: Inbox) -> None:
     add_user(app, "alice@example.com", None)
     ask(app, "alice@example.com", "register")
-    assert post_room.deliver_one()["Subject"] == "Finish your registration at localhost"
+    assert inbox.deliver_one()["Subject"] == "Finish your registration at localhost"
     assert len(users(app)) == 1
 
 
-def test_two_registrations_in_a_row_make_one_account_and_one_mail(app: Flask, post_room: PostRoom) -> None:
+def test_two_registrations_in_a_row_make_one_account_and_one_mail(app: Flask, inbox: Inbox) -> None:
     ask(app, "new@example.com", "register")
     ask(app, "NEW@example.com", "register")
     deliver(app)
     assert [user.email for user in users(app)] == ["new@example.com"]
-    assert subjects(post_room) == ["Finish your registration at localhost"]
+    assert subjects(inbox) == ["Finish your registration at localhost"]
 
 
-def test_two_workers_make_one_account_of_two_registrations(app: Flask, post_room: PostRoom) -> None:
+def test_two_workers_make_one_account_of_two_registrations(app: Flask, inbox: Inbox) -> None:
     ask(app, "new@example.com", "register")
     ask(app, "new@example.com", "register")
     deliver_in_threads(app, 2)
     assert len(users(app)) == 1
-    assert len(post_room.mails()) == 1
+    assert len(inbox.emails()) == 1
 
 
 def deliver_in_threads(app: Flask, number: int) -> None:
@@ -143,38 +142,38 @@ def deliver_in_threads(app: Flask, number: int) -> None:
 
 
 def test_an_account_is_mailed_once_a_minute(
-    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+    app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     ask(app, kind=RESET)
     deliver(app)
     clock.shift(20)
     ask(app, kind=RESET)
     deliver(app)
-    assert len(post_room.mails()) == 1
+    assert len(inbox.emails()) == 1
     assert rows(app)[0].run_after == NOW + timedelta(minutes=1)
     clock.move_to(NOW + timedelta(seconds=59))
     deliver(app)
-    assert len(post_room.mails()) == 1
+    assert len(inbox.emails()) == 1
     clock.move_to(NOW + timedelta(seconds=60))
     deliver(app)
-    assert len(post_room.mails()) == 2
+    assert len(inbox.emails()) == 2
     assert rows(app) == []
 
 
 def test_an_account_is_mailed_five_times_an_hour(
-    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+    app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     ask_every(timedelta(minutes=2), 5, app, clock)
     ask(app, kind=RESET)
     deliver(app)
-    assert len(post_room.mails()) == 5
+    assert len(inbox.emails()) == 5
     assert rows(app)[0].run_after == NOW + timedelta(hours=1)
     clock.move_to(NOW + timedelta(minutes=59, seconds=59))
     deliver(app)
-    assert len(post_room.mails()) == 5
+    assert len(inbox.emails()) == 5
     clock.move_to(NOW + timedelta(hours=1))
     deliver(app)
-    assert len(post_room.mails()) == 6
+    assert len(inbox.emails()) == 6
 
 
 def test_links_that_died_of_age_are_not_waited_for(make_app: MakeApp, clock: time_machine.Traveller) -> None:
@@ -184,7 +183,7 @@ def test_links_that_died_of_age_are_not_waited_for(make_app: MakeApp, clock: tim
     assert rows(app)[0].run_after == NOW + timedelta(minutes=15)
     clock.move_to(NOW + timedelta(minutes=15))
     deliver(app)
-    assert len(PostRoom(app).mails()) == 6
+    assert len(Inbox(app).emails()) == 6
 
 
 def test_invitations_that_live_on_are_waited_for_though_resets_have_died(
@@ -215,7 +214,7 @@ def test_how_often_an_account_is_mailed_is_a_matter_of_settings(
         clock.shift(timedelta(minutes=2))
         deliver(app)
     ask(app, kind=RESET)
-    assert len(PostRoom(app).mails()) == 2
+    assert len(Inbox(app).emails()) == 2
     assert dues == [NOW + timedelta(hours=1)]
 
 
@@ -230,7 +229,7 @@ def test_two_requests_within_an_interval_that_was_set_are_two_turns(
 
 @pytest.mark.parametrize(("whose", "mails"), [("alice@example.com", 6), ("bob@example.com", 5)])
 def test_mails_whose_links_have_ended_do_not_count_towards_the_accounts_hour(
-    whose: str, mails: int, app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+    whose: str, mails: int, app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     ids = {"alice@example.com": alice, "bob@example.com": add_user(app, "bob@example.com", PASSWORD)}
     ask_every(timedelta(minutes=2), 5, app, clock)
@@ -239,76 +238,76 @@ def test_mails_whose_links_have_ended_do_not_count_towards_the_accounts_hour(
         db.session.commit()
     ask(app, kind=RESET)
     deliver(app)
-    assert len(post_room.mails()) == mails
+    assert len(inbox.emails()) == mails
 
 
 def test_the_two_kinds_of_request_share_one_account_s_turns(
-    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+    app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     ask(app, kind=RESET)
     ask(app, kind="register")
     deliver(app)
-    assert len(post_room.mails()) == 1
+    assert len(inbox.emails()) == 1
     clock.shift(60)
     deliver(app)
-    assert subjects(post_room) == ["Reset your password at localhost", "You already have an account at localhost"]
+    assert subjects(inbox) == ["Reset your password at localhost", "You already have an account at localhost"]
 
 
-def test_one_account_s_turns_do_not_hold_up_another(app: Flask, post_room: PostRoom, alice: int) -> None:
+def test_one_account_s_turns_do_not_hold_up_another(app: Flask, inbox: Inbox, alice: int) -> None:
     add_user(app, "bob@example.com", PASSWORD)
     for address in ("alice@example.com", "alice@example.com", "bob@example.com"):
         ask(app, address, RESET)
     deliver(app)
-    assert {mail["To"] for mail in post_room.mails()} == {"alice@example.com", "bob@example.com"}
+    assert {mail["To"] for mail in inbox.emails()} == {"alice@example.com", "bob@example.com"}
 
 
 def test_later_requests_merge_into_the_oldest_that_waits(
-    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+    app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     ask_every(timedelta(seconds=1), 5, app, clock)
-    assert len(post_room.mails()) == 1
+    assert len(inbox.emails()) == 1
     [waiting] = rows(app)
     assert (waiting.id, waiting.created_at) == (2, NOW + timedelta(seconds=4))
     assert event_kinds(app) == ["requested", "mailed", "merged", "merged", "merged"]
     clock.shift(60)
     deliver(app)
-    assert len(post_room.mails()) == 2
+    assert len(inbox.emails()) == 2
 
 
-def test_requests_spelled_differently_merge_too(app: Flask, post_room: PostRoom, alice: int) -> None:
+def test_requests_spelled_differently_merge_too(app: Flask, inbox: Inbox, alice: int) -> None:
     for address in ("alice@example.com", "Alice@example.com", "ALICE@example.com"):
         ask(app, address, RESET)
     deliver(app)
-    assert len(post_room.mails()) == 1
+    assert len(inbox.emails()) == 1
     assert len(rows(app)) == 1
 
 
 @pytest.mark.parametrize("number", [2, 6])
 def test_of_requests_at_two_workers_one_is_mailed_and_none_is_lost(
-    number: int, app: Flask, post_room: PostRoom, alice: int
+    number: int, app: Flask, inbox: Inbox, alice: int
 ) -> None:
     for _ in range(number):
         ask(app, kind=RESET)
     deliver_in_threads(app, 2)
     kinds = event_kinds(app)
-    assert len(post_room.mails()) == kinds.count("mailed") == 1
+    assert len(inbox.emails()) == kinds.count("mailed") == 1
     assert kinds.count("mailed") + kinds.count("merged") + len(rows(app)) == number
 
 
-def test_notices_are_never_held_up(app: Flask, post_room: PostRoom, alice: int) -> None:
+def test_notices_are_never_held_up(app: Flask, inbox: Inbox, alice: int) -> None:
     ask(app, kind=RESET)
     for _ in range(8):
         ask(app, kind=NOTICE)
     deliver(app)
-    assert len(post_room.mails()) == 9
+    assert len(inbox.emails()) == 9
 
 
-def test_notices_take_nobody_s_turn(app: Flask, post_room: PostRoom, alice: int) -> None:
+def test_notices_take_nobody_s_turn(app: Flask, inbox: Inbox, alice: int) -> None:
     for _ in range(6):
         ask(app, kind=NOTICE)
     ask(app, kind=RESET)
     deliver(app)
-    assert subjects(post_room).count("Reset your password at localhost") == 1
+    assert subjects(inbox).count("Reset your password at localhost") == 1
 
 
 def test_a_send_that_failed_gives_the_turn_back(make_app: MakeApp) -> None:
@@ -355,45 +354,45 @@ def test_a_refused_mail_gives_the_turn_back_and_does_not_count(make_app: MakeApp
 
 @pytest.mark.parametrize("kind", [RESET, "register"])
 def test_a_request_older_than_a_day_is_counted_and_not_mailed(
-    kind: str, app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+    kind: str, app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     ask(app, kind=kind)
     clock.shift(timedelta(hours=24, seconds=1))
     assert deliver(app) == (1, None)
-    assert post_room.mails() == []
+    assert inbox.emails() == []
     assert rows(app) == []
     assert event_kinds(app) == ["expired"]
 
 
 def test_a_request_of_just_under_a_day_is_mailed(
-    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+    app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     ask(app, kind=RESET)
     clock.shift(timedelta(hours=23, minutes=59))
     deliver(app)
-    assert len(post_room.mails()) == 1
+    assert len(inbox.emails()) == 1
 
 
-def test_a_notice_lives_for_a_week(app: Flask, post_room: PostRoom, clock: time_machine.Traveller) -> None:
+def test_a_notice_lives_for_a_week(app: Flask, inbox: Inbox, clock: time_machine.Traveller) -> None:
     ask(app, "alice@example.com", NOTICE)
     clock.shift(timedelta(days=6))
     ask(app, "bob@example.com", NOTICE)
     clock.shift(timedelta(days=1, seconds=1))
     deliver(app)
-    assert [mail["To"] for mail in post_room.mails()] == ["bob@example.com"]
+    assert [mail["To"] for mail in inbox.emails()] == ["bob@example.com"]
     assert event_kinds(app) == ["expired"]
 
 
 @pytest.mark.parametrize("template", ["{{ nothing.there }}", "{{ 1 // 0 }}", "{% include 'nowhere' %}"])
 def test_a_mail_that_can_t_be_written_is_given_up_and_the_others_go_on(
-    template: str, app: Flask, post_room: PostRoom, alice: int, caplog: pytest.LogCaptureFixture
+    template: str, app: Flask, inbox: Inbox, alice: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     loaders = [DictLoader({"own.txt": template}), app.jinja_env.loader]
     app.jinja_env.loader = ChoiceLoader(loaders)  # type: ignore[arg-type]
     ask(app, kind=RESET, email_template_name="own.txt")
     ask(app, "bob@example.com")
     assert deliver(app) == (2, None)
-    assert [mail["To"] for mail in post_room.mails()] == ["bob@example.com"]
+    assert [mail["To"] for mail in inbox.emails()] == ["bob@example.com"]
     [row] = rows(app)
     assert row.failed_at is not None
     assert str(row.failure).startswith("the email could not be written (")
@@ -412,7 +411,7 @@ def test_a_template_that_is_missing_names_the_row_and_not_the_address(
 
 @pytest.mark.parametrize("word", ["users", "security_events", "DELETE FROM outbox"])
 def test_a_database_error_in_the_middle_leaves_the_row(
-    word: str, app: Flask, post_room: PostRoom, alice: int, monkeypatch: pytest.MonkeyPatch
+    word: str, app: Flask, inbox: Inbox, alice: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "LONGEST_OUTAGE", 0)
     ask(app, kind=RESET)
@@ -435,14 +434,14 @@ def test_a_database_error_in_the_middle_leaves_the_row(
         db.session.commit()
     deliver(app)
     assert rows(app) == []
-    assert len(post_room.mails()) == 1  # a second copy takes the first one's place: same Message-ID
+    assert len(inbox.emails()) == 1  # a second copy takes the first one's place: same Message-ID
 
 
-def test_a_row_of_a_kind_that_only_a_newer_version_knows_waits_for_it(app: Flask, post_room: PostRoom) -> None:
+def test_a_row_of_a_kind_that_only_a_newer_version_knows_waits_for_it(app: Flask, inbox: Inbox) -> None:
     ask(app, kind="newsletter")
     ask(app, "bob@example.com")
     assert deliver(app) == (2, None)
-    assert [mail["To"] for mail in post_room.mails()] == ["bob@example.com"]
+    assert [mail["To"] for mail in inbox.emails()] == ["bob@example.com"]
     [row] = rows(app)
     assert (row.kind, row.attempts, row.failed_at) == ("newsletter", 1, None)
 
@@ -461,7 +460,7 @@ def test_a_sender_that_can_t_go_on_the_wire_is_its_rows_failure(sender: str, mak
 
 @pytest.mark.parametrize("times", [1, 6])
 def test_a_database_that_is_away_for_a_while_after_the_mail_went_out_brings_no_second_copy(
-    app: Flask, post_room: PostRoom, alice: int, times: int
+    app: Flask, inbox: Inbox, alice: int, times: int
 ) -> None:
     ask(app, kind=RESET)
     failures = iter([True] * times + [False])
@@ -545,30 +544,30 @@ class Writer:
         return "example.com"
 
 
-def test_others_can_write_while_a_mail_is_being_written(app: Flask, alice: int, database: Database, post_room) -> None:
+def test_others_can_write_while_a_mail_is_being_written(app: Flask, alice: int, database: Database, inbox) -> None:
     app.jinja_env.globals["site_name"] = Writer(database)
     ask(app, kind=RESET)
     began = time.monotonic()
     assert deliver(app) == (1, None)
     assert time.monotonic() - began < 4  # a lock is waited for 5 s
-    assert len(post_room.mails()) == 1
+    assert len(inbox.emails()) == 1
 
 
-def test_a_mail_that_can_not_be_written_uses_up_no_turn(app: Flask, alice: int, post_room: PostRoom) -> None:
+def test_a_mail_that_can_not_be_written_uses_up_no_turn(app: Flask, alice: int, inbox: Inbox) -> None:
     ask(app, kind=RESET, html_email_template_name="no/such.html")
     ask(app, kind=RESET)
     deliver(app)
-    assert len(post_room.mails()) == 1
+    assert len(inbox.emails()) == 1
 
 
 def test_registrations_of_an_address_use_up_none_of_its_owners_resets(
-    app: Flask, post_room: PostRoom, alice: int, clock: time_machine.Traveller
+    app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     for kind in ["register"] * 5 + [RESET]:
         ask(app, kind=kind)
         deliver(app)
         clock.shift(timedelta(minutes=2))
-    assert subjects(post_room).count("Reset your password at localhost") == 1
+    assert subjects(inbox).count("Reset your password at localhost") == 1
 
 
 def test_what_merged_is_recorded_with_who_asked(app: Flask, alice: int) -> None:

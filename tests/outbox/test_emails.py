@@ -16,9 +16,11 @@ from pwreset.extensions import db
 from pwreset.models import OutboxMessage, User
 from pwreset.outbox import Outcome, Result, emails
 from pwreset.request_info import RequestInfo
-from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user, link_in, text_of
-from tests.databases import Database
-from tests.mail.office import ask, deliver, rows
+from tests.support.app import Inbox, MakeApp, add_user
+from tests.support.databases import Database
+from tests.support.outbox import ask, deliver, rows
+from tests.support.pages import link_in, text_of
+from tests.support.passwords import PASSWORD
 
 KINDS = ["password_reset", "register", "password_changed"]
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:140.0) Gecko/20100101 Firefox/140.0"
@@ -231,11 +233,11 @@ def test_a_link_longer_than_a_line_is_whole_again_when_read(make_app: MakeApp) -
         "x@example.com\rBcc: y@z.example",
     ],
 )
-def test_a_rows_sender_adds_no_header(sender: str, app: Flask, post_room: PostRoom) -> None:
+def test_a_rows_sender_adds_no_header(sender: str, app: Flask, inbox: Inbox) -> None:
     ask(app, from_email=sender)
     deliver(app)
     [row] = rows(app)
-    assert (post_room.mails(), row.failed_at is not None) == ([], True)
+    assert (inbox.emails(), row.failed_at is not None) == ([], True)
 
 
 @pytest.mark.parametrize("name", ["A\nBcc: evil@example.com", "A\r\nB", "A\x00B", "A\u2028B", "A\x85B"])
@@ -244,31 +246,31 @@ def test_a_site_name_of_two_lines_stops_the_start(name: str, make_app: MakeApp) 
         make_app(SITE_NAME=name)
 
 
-def test_line_ends_in_a_subject_of_ones_own_are_spaces(app: Flask, post_room: PostRoom) -> None:
+def test_line_ends_in_a_subject_of_ones_own_are_spaces(app: Flask, inbox: Inbox) -> None:
     template = "Reset\r\nBcc: evil@example.com\n\n at {{ site_name }}\n"
     add_templates(app, **{"own.txt": template})
     ask(app, subject_template_name="own.txt")
-    mail = post_room.deliver_one()
+    mail = inbox.deliver_one()
     assert mail["Bcc"] is None
     assert mail["Subject"] == "Reset Bcc: evil@example.com at localhost"
 
 
 @pytest.mark.parametrize("template", [None, ""])
-def test_a_row_may_have_no_html_part(template: str | None, app: Flask, post_room: PostRoom) -> None:
+def test_a_row_may_have_no_html_part(template: str | None, app: Flask, inbox: Inbox) -> None:
     ask(app, html_email_template_name=template)
-    mail = post_room.deliver_one()
+    mail = inbox.deliver_one()
     assert mail.get_content_type() == "text/plain"
     assert link_in(mail).endswith("/password-reset/")
 
 
-def test_a_row_brings_templates_and_words_of_its_own(app: Flask, post_room: PostRoom, alice: int) -> None:
+def test_a_row_brings_templates_and_words_of_its_own(app: Flask, inbox: Inbox, alice: int) -> None:
     django = (
         "{{ greeting }}, {{ user.email }}: {{ protocol }}://{{ domain }}/password-reset-confirm/{{ uid }}/{{ token }}"
     )
     add_templates(app, **{"own.txt": django, "own.html": "<p>{{ greeting }}</p>"})
     own = {"email_template_name": "own.txt", "html_email_template_name": "own.html"}
     ask(app, kind="password_reset", extra_email_context={"greeting": "Ahoy & <ho>"}, **own)
-    mail = post_room.deliver_one()
+    mail = inbox.deliver_one()
     text, link = text_of(mail).strip().split(": ")
     assert text == "Ahoy & <ho>, alice@example.com"
     assert "new_password1" in app.test_client().get(link, follow_redirects=True).text
@@ -403,9 +405,9 @@ def test_html_escapes_the_address(make_app: MakeApp) -> None:
     assert "a&amp;b&#39;{{7*7}}@example.com" in html
 
 
-def test_the_token_is_in_no_table(app: Flask, post_room: PostRoom, alice: int, database: Database) -> None:
+def test_the_token_is_in_no_table(app: Flask, inbox: Inbox, alice: int, database: Database) -> None:
     ask(app, kind="password_reset")
-    token = link_in(post_room.deliver_one()).rpartition("/")[2]
+    token = link_in(inbox.deliver_one()).rpartition("/")[2]
     stored = b"\n".join(database.contents().values())
     assert len(token) == 50
     assert token.encode() not in stored

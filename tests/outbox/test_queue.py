@@ -18,8 +18,8 @@ from pwreset.monitoring import counters, queue_status
 from pwreset.monitoring.counters import Counted
 from pwreset.outbox import Result
 from pwreset.request_info import RequestInfo
-from tests.conftest import MakeApp
-from tests.mail.office import NOTICE, addresses_of, ask, listening, merge, rows, settle
+from tests.support.app import MakeApp
+from tests.support.outbox import NOTICE, addresses_of, ask, listening, merge, rows, settle
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

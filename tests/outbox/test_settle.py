@@ -14,7 +14,7 @@ from pwreset.models import OutboxMessage
 from pwreset.monitoring import counters
 from pwreset.outbox import EmailKind, Outcome, Result, cooldown
 from pwreset.outbox.cooldown import Slot
-from tests.mail.office import ask, event_kinds, rows, users
+from tests.support.outbox import ask, event_kinds, rows, users
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=1)

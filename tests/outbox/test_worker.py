@@ -3,7 +3,7 @@
 import atexit
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -18,9 +18,11 @@ from pwreset.extensions import db
 from pwreset.models import SecurityEvent, User
 from pwreset.outbox import Outcome, Result
 from pwreset.outbox.worker import Worker
-from tests.conftest import PASSWORD, MakeApp, PostRoom, add_user
-from tests.mail.office import addresses_of, app_for, ask, assert_uncharged, event_kinds, rows, users
-from tests.smtp.servers import SMTPServer, in_turn
+from tests.support.app import Inbox, MakeApp, add_user
+from tests.support.clock import waited_for
+from tests.support.outbox import addresses_of, app_for, ask, assert_uncharged, event_kinds, rows, users
+from tests.support.passwords import PASSWORD
+from tests.support.smtp import SMTPServer, in_turn
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -77,7 +79,7 @@ def test_a_worker_delivers_what_was_there_and_what_comes_later(make_app: MakeApp
         assert emptied(app)
         ask(app, "later@example.com")
         assert emptied(app)
-    assert {mail["To"] for mail in PostRoom(app).mails()} == {"before@example.com", "later@example.com"}
+    assert {mail["To"] for mail in Inbox(app).emails()} == {"before@example.com", "later@example.com"}
 
 
 def test_an_idle_worker_ends_within_a_second(make_app: MakeApp) -> None:
@@ -128,13 +130,6 @@ def test_a_running_worker_outlives_a_database_error(make_app: MakeApp, caplog: p
         ask(app)
         assert emptied(app)
         execute(app, "ALTER TABLE outbox RENAME TO away")
-
-
-def waited_for(what: Callable[[], object], seconds: float = 5) -> bool:
-    end = time.monotonic() + seconds
-    while not what() and time.monotonic() < end:
-        time.sleep(0.02)
-    return bool(what())
 
 
 def test_a_failing_server_is_left_alone_longer_and_longer_up_to_30_s(make_app: MakeApp) -> None:

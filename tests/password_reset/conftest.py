@@ -1,24 +1,20 @@
 """What these tests share: views with a team's own options, links, and what a page or the database says."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from flask import Blueprint, Flask
-from sqlalchemy import select
 
 from pwreset import accounts
 from pwreset.extensions import db
-from pwreset.models import SecurityEvent, User
+from pwreset.models import User
 from pwreset.password_reset.views import PasswordResetConfirmView
-from tests.conftest import PostRoom, Visitor, csrf_token, link_in
+from tests.support.app import Inbox, Visitor
+from tests.support.pages import link_in
 
 Mount = Callable[..., None]
-DEAD = "This link is no longer valid."
-EXPIRED = "This link has expired."
-SET_PASSWORD = "/password-reset-confirm/MQ/set-password"
 
 
 @pytest.fixture
@@ -53,9 +49,9 @@ def stored(app: Flask) -> Callable[[int], User]:
 
 
 @pytest.fixture
-def link(alice: int, post_room: PostRoom) -> str:
+def link(alice: int, inbox: Inbox) -> str:
     """Return the link of a reset that alice asked for."""
-    return post_room.reset_link()
+    return inbox.reset_link()
 
 
 @pytest.fixture
@@ -65,39 +61,7 @@ def form_page(visitor: Visitor, link: str) -> Any:
 
 
 @pytest.fixture
-def invitation(visitor: Visitor, post_room: PostRoom) -> str:
+def invitation(visitor: Visitor, inbox: Inbox) -> str:
     """Return the link of a registration of new@example.com."""
     visitor.submit("/register/", email="new@example.com")
-    return link_in(post_room.deliver_one())
-
-
-def custom(link: str) -> str:
-    """Return a mailed link as it would lead to the view that `mount` added."""
-    return link.replace("/password-reset-confirm/", "/custom/")
-
-
-def token_of(link: str) -> str:
-    """Return the last part of a link."""
-    return link.rpartition("/")[2]
-
-
-def main_of(page: Any) -> str:
-    """Return a page without what every page has."""
-    return re.search(r"(?s)<main.*</main>", page.text)[0]
-
-
-def complaints(page: Any) -> dict[str, list[str]]:
-    """Return what the page says against each field."""
-    lists = re.findall(r'(?s)<ul class="errors" id="(\w+)_error">(.*?)</ul>', page.text)
-    return {field: re.findall(r"<li>(.*?)</li>", items) for field, items in lists}
-
-
-def send(visitor: Visitor, page: Any, **fields: Any) -> Any:
-    """Send the form of a page with these fields."""
-    return visitor.client.post(page.request.path, data={"csrf_token": csrf_token(page), **fields})
-
-
-def events_of(app: Flask) -> list[str]:
-    """Return the kinds of the events so far, oldest first."""
-    with app.app_context():
-        return list(db.session.scalars(select(SecurityEvent.kind).order_by(SecurityEvent.id)))
+    return link_in(inbox.deliver_one())

@@ -4,8 +4,9 @@ import io
 
 import pytest
 
-from tests.conftest import NEW_PASSWORD, PASSWORD, csrf_token
-from tests.password_reset.conftest import send
+from tests.support.pages import csrf_token
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
+from tests.support.reset_pages import send
 
 
 def test_form_without_its_csrf_token_is_refused(visitor, form_page, stored, alice) -> None:

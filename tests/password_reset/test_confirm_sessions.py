@@ -7,8 +7,10 @@ import pytest
 
 from pwreset import accounts
 from pwreset.accounts.tokens import encode_uid
-from tests.conftest import NEW_PASSWORD, PASSWORD, Visitor, add_user, csrf_token, link_in, text_of
-from tests.password_reset.conftest import DEAD, SET_PASSWORD, events_of
+from tests.support.app import Visitor, add_user
+from tests.support.pages import csrf_token, link_in, text_of
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
+from tests.support.reset_pages import DEAD, SET_PASSWORD, events_of
 
 # Sessions.
 
@@ -35,11 +37,11 @@ def test_setting_the_password_signs_out_whoever_was_signed_in_here(app, visitor,
 
 
 @pytest.mark.parametrize("fields", [{}, {"remember": "y"}], ids=["for_now", "remembered"])
-def test_setting_the_password_ends_every_session_of_the_account(fields, app, visitor, alice, post_room) -> None:
+def test_setting_the_password_ends_every_session_of_the_account(fields, app, visitor, alice, inbox) -> None:
     others = [Visitor(app), Visitor(app)]
     for other in others:
         other.log_in(**fields)
-    link = post_room.reset_link()
+    link = inbox.reset_link()
     assert all(other.is_signed_in() for other in others)
     visitor.choose(link)
     assert not any(other.is_signed_in() for other in others)
@@ -76,23 +78,23 @@ def test_link_opened_for_one_account_opens_no_form_for_another(app, visitor, lin
 # The notice.
 
 
-def test_owner_is_told_by_mail_at_the_address_of_the_account(visitor, link, post_room) -> None:
+def test_owner_is_told_by_mail_at_the_address_of_the_account(visitor, link, inbox) -> None:
     visitor.choose(link)
-    notice = post_room.deliver_one()
+    notice = inbox.deliver_one()
     assert notice["To"] == "alice@example.com"
     assert "password of your account" in text_of(notice)
     assert "was changed" in text_of(notice)
 
 
-def test_nobody_is_told_of_a_refused_password(visitor, link, post_room) -> None:
+def test_nobody_is_told_of_a_refused_password(visitor, link, inbox) -> None:
     visitor.choose(link, "short")
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0
 
 
 # Simultaneous requests.
 
 
-def test_of_eight_simultaneous_posts_with_one_link_exactly_one_wins(app, link, post_room) -> None:
+def test_of_eight_simultaneous_posts_with_one_link_exactly_one_wins(app, link, inbox) -> None:
     words = ("amber", "blue", "copper", "dusty", "early", "faded", "green", "hasty")
     passwords = [f"{word} comets over quiet hills" for word in words]
     visitors = [Visitor(app) for _ in passwords]
@@ -117,21 +119,21 @@ def test_of_eight_simultaneous_posts_with_one_link_exactly_one_wins(app, link, p
         user = accounts.find("alice@example.com")
         assert user is not None
         assert [n for n, password in enumerate(passwords) if user.check_password(password)] == winners
-    assert post_room.waiting() == 1
+    assert inbox.waiting() == 1
     assert events_of(app).count("completed") == 1
 
 
-def test_whoever_used_a_link_may_ask_for_the_next_mail_at_once(visitor, post_room) -> None:
+def test_whoever_used_a_link_may_ask_for_the_next_mail_at_once(visitor, inbox) -> None:
     """The minute between two mails is against strangers who ask; a used link shows that the owner read the mail."""
     visitor.submit("/register/", email="new@example.com")
-    visitor.choose(link_in(post_room.deliver_one()), PASSWORD)
+    visitor.choose(link_in(inbox.deliver_one()), PASSWORD)
     visitor.ask_for_reset("new@example.com")
-    assert visitor.choose(link_in(post_room.deliver_one())).location == "/password-reset-complete/"
+    assert visitor.choose(link_in(inbox.deliver_one())).location == "/password-reset-complete/"
 
 
-def test_a_link_that_was_only_opened_leaves_the_minute_as_it_is(visitor, post_room) -> None:
+def test_a_link_that_was_only_opened_leaves_the_minute_as_it_is(visitor, inbox) -> None:
     visitor.submit("/register/", email="new@example.com")
-    visitor.open_link(link_in(post_room.deliver_one()))
+    visitor.open_link(link_in(inbox.deliver_one()))
     visitor.ask_for_reset("new@example.com")
-    post_room.deliver()
-    assert (len(post_room.mails()), post_room.waiting()) == (1, 1)
+    inbox.deliver()
+    assert (len(inbox.emails()), inbox.waiting()) == (1, 1)

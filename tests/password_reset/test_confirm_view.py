@@ -15,8 +15,10 @@ from pwreset.models import SecurityEvent
 from pwreset.monitoring import counters
 from pwreset.password_reset.views import INTERNAL_RESET_SESSION_TOKEN, PasswordResetConfirmView
 from pwreset.web.forms import SetPasswordForm, help_texts
-from tests.conftest import NEW_PASSWORD, PASSWORD, PostRoom, Visitor, add_user, csrf_token, path_of
-from tests.password_reset.conftest import DEAD, SET_PASSWORD, complaints, custom, events_of, main_of, send, token_of
+from tests.support.app import Inbox, Visitor, add_user
+from tests.support.pages import csrf_token, path_of
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
+from tests.support.reset_pages import DEAD, SET_PASSWORD, complaints, custom, events_of, main_of, send, token_of
 
 # The way in.
 
@@ -124,7 +126,7 @@ def test_password_field_tells_browsers_that_it_is_a_new_one(name, form_page) -> 
 
 def test_page_shows_every_rule_and_ties_the_first_to_its_field(make_app, alice) -> None:
     app = make_app(PASSWORD_MIN_LENGTH=17)
-    page = Visitor(app).open_link(PostRoom(app).reset_link())
+    page = Visitor(app).open_link(Inbox(app).reset_link())
     with app.app_context():
         rules = help_texts()
     assert "at least 17 characters" in rules[0]
@@ -171,8 +173,8 @@ def test_form_sent_twice_sets_the_password_once(visitor, form_page, app) -> None
     assert events_of(app).count("completed") == 1
 
 
-def test_one_of_two_links_ends_the_other(visitor, app, link, post_room) -> None:
-    second = post_room.reset_link()
+def test_one_of_two_links_ends_the_other(visitor, app, link, inbox) -> None:
+    second = inbox.reset_link()
     visitor.choose(second)
     assert DEAD in Visitor(app).open_link(link).text
 
@@ -260,9 +262,9 @@ def test_password_of_1024_characters_is_accepted_and_of_1025_refused(app, visito
     assert Visitor(app).log_in(password=longest).location == "/account/"
 
 
-def test_user_without_a_password_chooses_one(app, visitor, post_room, stored) -> None:
+def test_user_without_a_password_chooses_one(app, visitor, inbox, stored) -> None:
     user_id = add_user(app, "invited@example.com", None)
-    visitor.choose(post_room.reset_link("invited@example.com"))
+    visitor.choose(inbox.reset_link("invited@example.com"))
     assert stored(user_id).check_password(NEW_PASSWORD)
 
 
@@ -280,9 +282,9 @@ def test_reset_page_speaks_of_setting(form_page) -> None:
     assert "Choose your password" not in form_page.text
 
 
-def test_invited_user_chooses_a_password_and_gets_no_notice(visitor, invitation, post_room) -> None:
+def test_invited_user_chooses_a_password_and_gets_no_notice(visitor, invitation, inbox) -> None:
     visitor.choose(invitation)
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0
     assert visitor.log_in("new@example.com", NEW_PASSWORD).location == "/account/"
 
 
@@ -302,23 +304,23 @@ def test_invitation_outlives_a_reset_link(visitor, invitation) -> None:
 @pytest.mark.parametrize(
     ("success_url", "location"), [("/custom/done/", "/custom/done/"), ("password_reset.reset", "/password-reset/")]
 )
-def test_success_url_is_a_path_or_an_endpoint(success_url, location, mount, visitor, alice, post_room) -> None:
+def test_success_url_is_a_path_or_an_endpoint(success_url, location, mount, visitor, alice, inbox) -> None:
     mount(PasswordResetConfirmView, success_url=success_url)
-    assert visitor.choose(custom(post_room.reset_link())).location == location
+    assert visitor.choose(custom(inbox.reset_link())).location == location
 
 
-def test_reset_url_token_stands_in_the_path(mount, visitor, alice, post_room) -> None:
+def test_reset_url_token_stands_in_the_path(mount, visitor, alice, inbox) -> None:
     mount(PasswordResetConfirmView, reset_url_token="choose")
-    link = custom(post_room.reset_link())
+    link = custom(inbox.reset_link())
     assert visitor.get(path_of(link)).location == "/custom/MQ/choose"
     with visitor.client.session_transaction() as session:
         assert session[INTERNAL_RESET_SESSION_TOKEN] == token_of(link)
     assert visitor.choose(link).location == "/password-reset-complete/"
 
 
-def test_post_reset_login_signs_the_account_in(app, mount, visitor, alice, post_room) -> None:
+def test_post_reset_login_signs_the_account_in(app, mount, visitor, alice, inbox) -> None:
     mount(PasswordResetConfirmView, post_reset_login=True)
-    visitor.choose(custom(post_room.reset_link()))
+    visitor.choose(custom(inbox.reset_link()))
     assert "alice@example.com" in visitor.get("/account/").text
     assert events_of(app)[-2:] == ["completed", "logged_in"]
 
@@ -329,16 +331,16 @@ def test_nobody_is_logged_in_where_the_option_is_off(app, visitor, link, alice, 
     assert events_of(app)[-1] == "completed"
 
 
-def test_post_reset_login_ends_with_the_browser(mount, visitor, alice, post_room) -> None:
+def test_post_reset_login_ends_with_the_browser(mount, visitor, alice, inbox) -> None:
     mount(PasswordResetConfirmView, post_reset_login=True)
-    visitor.choose(custom(post_room.reset_link()))
+    visitor.choose(custom(inbox.reset_link()))
     with visitor.client.session_transaction() as session:
         assert not session.permanent
 
 
-def test_events_tell_whose_link_it_was_and_who_used_it(app, mount, visitor, alice, post_room) -> None:
+def test_events_tell_whose_link_it_was_and_who_used_it(app, mount, visitor, alice, inbox) -> None:
     mount(PasswordResetConfirmView, post_reset_login=True)
-    link = custom(post_room.reset_link())
+    link = custom(inbox.reset_link())
     visitor.client.environ_base |= {"REMOTE_ADDR": "192.0.2.7", "HTTP_USER_AGENT": "Firefox/140"}
     visitor.choose(link)
     with app.app_context():
@@ -351,28 +353,28 @@ def test_events_tell_whose_link_it_was_and_who_used_it(app, mount, visitor, alic
     assert told == [(kind, alice, "192.0.2.7", "Firefox/140") for kind in ("logged_in", "completed", "link_opened")]
 
 
-def test_post_reset_login_takes_the_place_of_whoever_was_signed_in(app, mount, visitor, alice, post_room) -> None:
+def test_post_reset_login_takes_the_place_of_whoever_was_signed_in(app, mount, visitor, alice, inbox) -> None:
     mount(PasswordResetConfirmView, post_reset_login=True)
     add_user(app, "bob@example.com", PASSWORD)
     visitor.log_in("bob@example.com")
-    visitor.choose(custom(post_room.reset_link()))
+    visitor.choose(custom(inbox.reset_link()))
     page = visitor.get("/account/").text
     assert "alice@example.com" in page
     assert "bob@example.com" not in page
 
 
-def test_post_reset_login_signs_in_who_was_signed_in_already(mount, visitor, alice, post_room) -> None:
+def test_post_reset_login_signs_in_who_was_signed_in_already(mount, visitor, alice, inbox) -> None:
     mount(PasswordResetConfirmView, post_reset_login=True)
     visitor.log_in()
-    visitor.choose(custom(post_room.reset_link()))
+    visitor.choose(custom(inbox.reset_link()))
     assert visitor.is_signed_in()
 
 
-def test_post_reset_login_ends_the_sessions_elsewhere(app, mount, visitor, alice, post_room) -> None:
+def test_post_reset_login_ends_the_sessions_elsewhere(app, mount, visitor, alice, inbox) -> None:
     mount(PasswordResetConfirmView, post_reset_login=True)
     other = Visitor(app)
     other.log_in()
-    visitor.choose(custom(post_room.reset_link()))
+    visitor.choose(custom(inbox.reset_link()))
     assert not other.is_signed_in()
 
 
@@ -381,10 +383,10 @@ SEEN = (
 )
 
 
-def test_template_of_a_valid_link_sees_the_account_the_form_and_extra_context(mount, visitor, alice, post_room) -> None:
+def test_template_of_a_valid_link_sees_the_account_the_form_and_extra_context(mount, visitor, alice, inbox) -> None:
     options = {"template_name": "own.html", "title": "New", "extra_context": {"motto": "calm"}}
     mount(PasswordResetConfirmView, {"own.html": SEEN}, **options)
-    page = visitor.open_link(custom(post_room.reset_link()))
+    page = visitor.open_link(custom(inbox.reset_link()))
     assert page.text == "New|True|alice@example.com|alice@example.com|calm"
 
 
@@ -394,14 +396,14 @@ def test_template_of_a_dead_link_sees_no_account_and_no_form(mount, visitor, ali
 
 
 @pytest.mark.parametrize("failing", [{"new_password1"}, {"new_password2"}, {"new_password1", "new_password2"}])
-def test_form_class_of_a_team_adds_its_own_complaints(failing, mount, visitor, alice, post_room) -> None:
+def test_form_class_of_a_team_adds_its_own_complaints(failing, mount, visitor, alice, inbox) -> None:
     def complain(self, field) -> None:
         if field.name in failing:
             raise ValidationError("Not this one.")
 
     checks = {"validate_new_password1": complain, "validate_new_password2": complain}
     mount(PasswordResetConfirmView, form_class=type("OurForm", (SetPasswordForm,), checks))
-    page = visitor.choose(custom(post_room.reset_link()))
+    page = visitor.choose(custom(inbox.reset_link()))
     assert complaints(page) == {name: ["Not this one."] for name in failing}
 
 

@@ -13,8 +13,10 @@ from pwreset import accounts
 from pwreset.accounts.tokens import encode_uid
 from pwreset.extensions import db
 from pwreset.models import User
-from tests.conftest import NEW_PASSWORD, PASSWORD, Visitor, csrf_token, path_of
-from tests.password_reset.conftest import DEAD, EXPIRED, SET_PASSWORD, send
+from tests.support.app import Visitor
+from tests.support.pages import csrf_token, path_of
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
+from tests.support.reset_pages import DEAD, EXPIRED, SET_PASSWORD, send
 
 
 def change(app: Flask, user_id: int, **values) -> None:

@@ -3,7 +3,8 @@
 import re
 
 from pwreset.password_reset.views import PasswordResetDoneView
-from tests.conftest import Visitor, csrf_token
+from tests.support.app import Visitor
+from tests.support.pages import csrf_token
 
 PATH = "/password-reset/done/"
 
@@ -43,15 +44,15 @@ def test_page_says_if_there_is_an_account_and_names_the_spam_folder(visitor) -> 
     assert "spam folder" in text
 
 
-def test_page_sends_the_same_mail_again(visitor, alice, post_room) -> None:
+def test_page_sends_the_same_mail_again(visitor, alice, inbox) -> None:
     visitor.ask_for_reset()
-    post_room.deliver()
-    post_room.let_a_minute_pass()
+    inbox.deliver()
+    inbox.let_a_minute_pass()
     page = visitor.get(PATH)
     address = re.search(r'name="email" value="([^"]*)"', page.text)[1]
     target = re.search(r'<form method="post" action="([^"]*)"', page.text)[1]
     visitor.client.post(target, data={"email": address, "csrf_token": csrf_token(page)})
-    assert post_room.deliver_one()["To"] == "alice@example.com"
+    assert inbox.deliver_one()["To"] == "alice@example.com"
 
 
 def test_page_says_where_mail_is_kept_on_this_machine(visitor) -> None:

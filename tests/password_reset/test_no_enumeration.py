@@ -9,7 +9,9 @@ from sqlalchemy import event, update
 
 from pwreset.extensions import db
 from pwreset.models import User
-from tests.conftest import PASSWORD, Visitor, add_user, csrf_token
+from tests.support.app import Visitor, add_user
+from tests.support.pages import csrf_token
+from tests.support.passwords import PASSWORD
 
 KNOWN = "alice@example.com"
 OTHERS = {
@@ -24,7 +26,7 @@ PATHS = {"/password-reset/": "/password-reset/done/", "/register/": "/register/d
 
 
 @pytest.fixture
-def people(app: Flask, post_room) -> None:
+def people(app: Flask, inbox) -> None:
     """One account of each sort; their addresses are of one length."""
     for address in (KNOWN, *(OTHERS[name] for name in ("deactivated", "signed_in_elsewhere", "just_mailed"))):
         add_user(app, address, PASSWORD)
@@ -34,7 +36,7 @@ def people(app: Flask, post_room) -> None:
         db.session.commit()
     assert Visitor(app).log_in(OTHERS["signed_in_elsewhere"]).status_code == 302
     Visitor(app).ask_for_reset(OTHERS["just_mailed"])
-    post_room.deliver_one()
+    inbox.deliver_one()
 
 
 @contextmanager

@@ -16,8 +16,10 @@ from werkzeug.serving import make_server
 from pwreset import accounts, logs
 from pwreset.accounts.tokens import token_generator
 from pwreset.password_reset.views import PasswordResetView
-from tests.conftest import NEW_PASSWORD, PASSWORD, PostRoom, Visitor, link_in, path_of
-from tests.databases import Database, SQLite
+from tests.support.app import Inbox, Visitor
+from tests.support.databases import Database, SQLite
+from tests.support.pages import link_in, path_of
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
 
 
 class Watch:
@@ -77,9 +79,9 @@ def origin(app: Flask) -> Iterator[str]:
 
 
 def test_no_token_is_kept_during_a_whole_life_of_an_account(app, visitor, watch) -> None:
-    post_room = PostRoom(app)
+    inbox = Inbox(app)
     visitor.submit("/register/", email="alice@example.com")
-    invitation = watch.learn(link_in(post_room.deliver_one()))
+    invitation = watch.learn(link_in(inbox.deliver_one()))
     watch.look()
     visitor.open_link(invitation)
     watch.look()
@@ -88,9 +90,9 @@ def test_no_token_is_kept_during_a_whole_life_of_an_account(app, visitor, watch)
     visitor.log_in()
     fields = {"old_password": PASSWORD, "new_password1": NEW_PASSWORD, "new_password2": NEW_PASSWORD}
     assert visitor.submit("/password-change/", **fields).status_code == 302
-    post_room.deliver()
+    inbox.deliver()
     watch.look()
-    reset = watch.learn(post_room.reset_link())
+    reset = watch.learn(inbox.reset_link())
     watch.look()
     visitor.open_link(reset)
     watch.look()
@@ -99,21 +101,21 @@ def test_no_token_is_kept_during_a_whole_life_of_an_account(app, visitor, watch)
     assert visitor.choose(reset, PASSWORD).status_code == 302
     watch.look()
     visitor.open_link(reset)
-    post_room.deliver()
+    inbox.deliver()
     watch.look()
     stored = {"pwreset.db"} if isinstance(watch.database, SQLite) else {"users", "outbox", "security_events"}
     assert {*stored, "log"} <= watch.looked_at
 
 
-def test_the_watch_finds_a_token_that_is_kept(app, alice, watch, post_room) -> None:
-    link = watch.learn(post_room.reset_link())
+def test_the_watch_finds_a_token_that_is_kept(app, alice, watch, inbox) -> None:
+    link = watch.learn(inbox.reset_link())
     Path(watch.folder / "note").write_text(link, encoding="ascii")
     with pytest.raises(AssertionError, match="note"):
         watch.look()
 
 
-def test_no_request_line_shows_the_token_of_a_link_that_was_opened(origin, alice, post_room, watch) -> None:
-    link = watch.learn(post_room.reset_link())
+def test_no_request_line_shows_the_token_of_a_link_that_was_opened(origin, alice, inbox, watch) -> None:
+    link = watch.learn(inbox.reset_link())
     for path in (path_of(link), path_of(link) + "/?next=1", "//" + path_of(link), "/?link=" + link):
         with urlopen(origin + path) as answer:  # noqa: S310 (our own server)
             answer.read()
@@ -121,24 +123,24 @@ def test_no_request_line_shows_the_token_of_a_link_that_was_opened(origin, alice
     assert any(record.name == "werkzeug" and "[redacted]" in record.getMessage() for record in watch.caplog.records)
 
 
-def test_no_log_shows_the_token_of_a_link_whose_page_broke(app, alice, post_room, watch) -> None:
+def test_no_log_shows_the_token_of_a_link_whose_page_broke(app, alice, inbox, watch) -> None:
     @app.before_request
     def break_down() -> None:
         if "/password-reset-confirm/" in request.path:
             raise RuntimeError(request.path)
 
-    link = watch.learn(post_room.reset_link())
+    link = watch.learn(inbox.reset_link())
     assert Visitor(app).get(path_of(link)).status_code == 500
     watch.look()
     assert any(record.exc_info and "[redacted]" in record.getMessage() for record in watch.caplog.records)
 
 
-def test_no_token_is_kept_of_a_mail_whose_text_broke_with_it(app, alice, visitor, post_room, watch, mount) -> None:
+def test_no_token_is_kept_of_a_mail_whose_text_broke_with_it(app, alice, visitor, inbox, watch, mount) -> None:
     mount(PasswordResetView, {"broken.txt": "{{ {}[token].name }}"}, email_template_name="broken.txt")
     visitor.submit("/custom/", email="alice@example.com")
     with time_machine.travel(time.time() + 5, tick=False), app.app_context():
         watch.learn(token_generator("reset").make_token(accounts.find_by_id(alice)))
-        post_room.deliver()
+        inbox.deliver()
     watch.look()
-    assert (post_room.mails(), post_room.waiting()) == ([], 1)
+    assert (inbox.emails(), inbox.waiting()) == ([], 1)
     assert any("could not be written" in record.getMessage() for record in watch.caplog.records)

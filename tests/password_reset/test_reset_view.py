@@ -18,16 +18,18 @@ from pwreset.password_reset.views import (
     PasswordResetView,
 )
 from pwreset.web.forms import PasswordResetForm
-from tests.conftest import NEW_PASSWORD, PASSWORD, PostRoom, Visitor, add_user, csrf_token, link_in, path_of, text_of
-from tests.password_reset.conftest import custom
+from tests.support.app import Inbox, Visitor, add_user
+from tests.support.pages import csrf_token, link_in, path_of, text_of
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
+from tests.support.reset_pages import custom
 
 PATH = "/password-reset/"
 
 
-def mailed_to(post_room) -> list[str]:
+def mailed_to(inbox) -> list[str]:
     """Deliver what waits and return whom it went to."""
-    post_room.deliver()
-    return [str(mail["To"]) for mail in post_room.mails()]
+    inbox.deliver()
+    return [str(mail["To"]) for mail in inbox.emails()]
 
 
 def test_page_asks_for_an_address(visitor) -> None:
@@ -48,76 +50,76 @@ def test_asking_leads_to_the_done_page(visitor, alice) -> None:
     assert (answer.status_code, answer.location) == (302, "/password-reset/done/")
 
 
-def test_asking_mails_the_account_one_link(visitor, alice, post_room) -> None:
+def test_asking_mails_the_account_one_link(visitor, alice, inbox) -> None:
     visitor.ask_for_reset()
-    mail = post_room.deliver_one()
+    mail = inbox.deliver_one()
     assert (mail["To"], mail["From"]) == ("alice@example.com", "noreply@localhost")
     assert mail["Subject"] == "Reset your password at localhost"
     assert re.fullmatch(r"http://localhost/password-reset-confirm/[\w-]+/[\w-]+\.[\w-]+", link_in(mail))
 
 
-def test_mail_has_a_text_part_before_its_html_part(visitor, alice, post_room) -> None:
+def test_mail_has_a_text_part_before_its_html_part(visitor, alice, inbox) -> None:
     visitor.ask_for_reset()
-    text, html = post_room.deliver_one().iter_parts()
+    text, html = inbox.deliver_one().iter_parts()
     assert (text.get_content_type(), html.get_content_type()) == ("text/plain", "text/html")
     assert "<html" not in text.get_content()
     assert "<html" in html.get_content()
 
 
-def test_asking_sends_nothing_by_itself(visitor, alice, post_room) -> None:
+def test_asking_sends_nothing_by_itself(visitor, alice, inbox) -> None:
     visitor.ask_for_reset()
-    assert (post_room.waiting(), post_room.mails()) == (1, [])
+    assert (inbox.waiting(), inbox.emails()) == (1, [])
 
 
-def test_unknown_address_gets_the_same_answer_and_no_mail(visitor, post_room) -> None:
+def test_unknown_address_gets_the_same_answer_and_no_mail(visitor, inbox) -> None:
     answer = visitor.ask_for_reset("nobody@example.com")
     assert (answer.status_code, answer.location) == (302, "/password-reset/done/")
-    assert mailed_to(post_room) == []
-    assert post_room.waiting() == 0
+    assert mailed_to(inbox) == []
+    assert inbox.waiting() == 0
 
 
-def test_deactivated_account_gets_no_mail(app, visitor, alice, post_room) -> None:
+def test_deactivated_account_gets_no_mail(app, visitor, alice, inbox) -> None:
     with app.app_context():
         accounts.set_active(accounts.find_by_id(alice), active=False)
         db.session.commit()
     visitor.ask_for_reset()
-    assert mailed_to(post_room) == []
+    assert mailed_to(inbox) == []
 
 
-def test_account_without_a_password_may_set_one_by_a_reset(app, visitor, post_room) -> None:
+def test_account_without_a_password_may_set_one_by_a_reset(app, visitor, inbox) -> None:
     """Django mails nothing here; this app has no other login that such an account could be for."""
     add_user(app, "invited@example.com", None)
-    visitor.choose(post_room.reset_link("invited@example.com"))
+    visitor.choose(inbox.reset_link("invited@example.com"))
     assert visitor.log_in("invited@example.com", NEW_PASSWORD).location == "/account/"
 
 
 @pytest.mark.parametrize(
     "typed", ["ALICE@EXAMPLE.COM", " alice@example.com ", "Alice@Example.com", "ａlice@example.com"]
 )
-def test_address_is_found_in_another_spelling_and_mailed_as_stored(typed, visitor, alice, post_room) -> None:
+def test_address_is_found_in_another_spelling_and_mailed_as_stored(typed, visitor, alice, inbox) -> None:
     visitor.ask_for_reset(typed)
-    assert mailed_to(post_room) == ["alice@example.com"]
+    assert mailed_to(inbox) == ["alice@example.com"]
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("mike@example.org", "mıke@example.org"), ("mike@ixample.org", "mike@ıxample.org")]
 )
-def test_of_two_addresses_that_look_alike_only_the_one_typed_is_mailed(one, other, app, visitor, post_room) -> None:
+def test_of_two_addresses_that_look_alike_only_the_one_typed_is_mailed(one, other, app, visitor, inbox) -> None:
     """The dotless i becomes an I when upper-cased, as in CVE-2019-19844."""
     for address in (one, other):
         add_user(app, address, PASSWORD)
     visitor.ask_for_reset(other)
-    post_room.deliver()
-    assert [other in text_of(mail) for mail in post_room.mails()] == [True]
+    inbox.deliver()
+    assert [other in text_of(mail) for mail in inbox.emails()] == [True]
 
 
 @pytest.mark.parametrize(
     ("stored", "typed"), [("mike@example.org", "mıke@example.org"), ("mike@ixample.org", "mike@ıxample.org")]
 )
-def test_address_that_only_looks_like_an_account_is_not_mailed(stored, typed, app, visitor, post_room) -> None:
+def test_address_that_only_looks_like_an_account_is_not_mailed(stored, typed, app, visitor, inbox) -> None:
     add_user(app, stored, PASSWORD)
     visitor.ask_for_reset(typed)
-    assert mailed_to(post_room) == []
+    assert mailed_to(inbox) == []
 
 
 @pytest.mark.parametrize(
@@ -142,12 +144,12 @@ def test_address_that_only_looks_like_an_account_is_not_mailed(stored, typed, ap
         "\u202ealice@a.com",
     ],
 )
-def test_what_is_no_address_is_refused_on_the_page(typed, visitor, post_room) -> None:
+def test_what_is_no_address_is_refused_on_the_page(typed, visitor, inbox) -> None:
     page = visitor.ask_for_reset(typed)
     assert page.status_code == 200
     assert "<title>Error: Password reset" in page.text
     assert 'id="email_error"' in page.text
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0
 
 
 def test_form_keeps_the_address_in_its_stored_form(app) -> None:
@@ -165,24 +167,24 @@ def test_case_before_the_at_sign_is_kept_with_the_account(app) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost:dr.frankenstein@evil.example", "localhost@evil.example", ""]
 )
-def test_host_header_of_another_site_is_refused_and_nothing_is_mailed(host, visitor, alice, post_room) -> None:
+def test_host_header_of_another_site_is_refused_and_nothing_is_mailed(host, visitor, alice, inbox) -> None:
     token = csrf_token(visitor.get(PATH))
     form = {"email": "alice@example.com", "csrf_token": token}
     answer = visitor.client.post(PATH, data=form, headers={"Host": host})
-    assert (answer.status_code, post_room.waiting()) == (400, 0)
+    assert (answer.status_code, inbox.waiting()) == (400, 0)
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-Host", "X-Forwarded-Server", "Forwarded", "X-Original-Host"])
-def test_header_of_a_proxy_chooses_no_link(header, visitor, alice, post_room) -> None:
+def test_header_of_a_proxy_chooses_no_link(header, visitor, alice, inbox) -> None:
     form = {"email": "alice@example.com", "csrf_token": csrf_token(visitor.get(PATH))}
     visitor.client.post(PATH, data=form, headers={header: "host=evil.example"})
-    assert "evil" not in post_room.deliver_one().as_string()
+    assert "evil" not in inbox.deliver_one().as_string()
 
 
-def test_somebody_signed_in_may_ask_too(visitor, alice, post_room) -> None:
+def test_somebody_signed_in_may_ask_too(visitor, alice, inbox) -> None:
     visitor.log_in()
     visitor.ask_for_reset()
-    assert mailed_to(post_room) == ["alice@example.com"]
+    assert mailed_to(inbox) == ["alice@example.com"]
 
 
 def test_path_without_its_slash_leads_to_the_page(visitor) -> None:
@@ -208,22 +210,22 @@ def test_who_asks_again_for_one_address_is_told_so_whoever_has_it(visitor, alice
     ]
 
 
-def test_form_without_its_csrf_token_is_refused(visitor, alice, post_room) -> None:
+def test_form_without_its_csrf_token_is_refused(visitor, alice, inbox) -> None:
     answer = visitor.client.post(PATH, data={"email": "alice@example.com"})
-    assert (answer.status_code, post_room.waiting()) == (400, 0)
+    assert (answer.status_code, inbox.waiting()) == (400, 0)
 
 
-def test_csrf_token_of_another_browser_is_refused(app, visitor, alice, post_room) -> None:
+def test_csrf_token_of_another_browser_is_refused(app, visitor, alice, inbox) -> None:
     form = {"email": "alice@example.com", "csrf_token": csrf_token(Visitor(app).get(PATH))}
     visitor.get(PATH)
-    assert (visitor.client.post(PATH, data=form).status_code, post_room.waiting()) == (400, 0)
+    assert (visitor.client.post(PATH, data=form).status_code, inbox.waiting()) == (400, 0)
 
 
 @pytest.mark.parametrize("body", [{"email": "alice@example.com"}, {"email": 5}, [1], "text", 5])
-def test_json_is_refused_even_with_a_csrf_token(body, visitor, alice, post_room) -> None:
+def test_json_is_refused_even_with_a_csrf_token(body, visitor, alice, inbox) -> None:
     headers = {"X-CSRFToken": csrf_token(visitor.get(PATH))}
     assert visitor.client.post(PATH, json=body, headers=headers).status_code == 400
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0
 
 
 def test_broken_json_is_refused(visitor) -> None:
@@ -231,28 +233,28 @@ def test_broken_json_is_refused(visitor) -> None:
     assert visitor.client.post(PATH, data="{", headers=headers).status_code == 400
 
 
-def test_file_in_place_of_the_address_is_refused(visitor, post_room) -> None:
+def test_file_in_place_of_the_address_is_refused(visitor, inbox) -> None:
     form = {"csrf_token": csrf_token(visitor.get(PATH)), "email": (io.BytesIO(b"alice@example.com"), "name.txt")}
     assert visitor.client.post(PATH, data=form).status_code == 400
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0
 
 
 @pytest.mark.parametrize("addresses", [["alice@example.com", "bob@example.com"], ["alice@example.com"] * 2])
-def test_repeated_field_is_refused(addresses, visitor, alice, post_room) -> None:
+def test_repeated_field_is_refused(addresses, visitor, alice, inbox) -> None:
     form = {"email": addresses, "csrf_token": csrf_token(visitor.get(PATH))}
-    assert (visitor.client.post(PATH, data=form).status_code, post_room.waiting()) == (400, 0)
+    assert (visitor.client.post(PATH, data=form).status_code, inbox.waiting()) == (400, 0)
 
 
-def test_body_of_a_megabyte_is_refused(visitor, post_room) -> None:
+def test_body_of_a_megabyte_is_refused(visitor, inbox) -> None:
     form = {"email": "x" * 1_000_000, "csrf_token": csrf_token(visitor.get(PATH))}
-    assert (visitor.client.post(PATH, data=form).status_code, post_room.waiting()) == (413, 0)
+    assert (visitor.client.post(PATH, data=form).status_code, inbox.waiting()) == (413, 0)
 
 
-def test_bytes_that_are_no_utf_8_find_no_account(visitor, alice, post_room) -> None:
+def test_bytes_that_are_no_utf_8_find_no_account(visitor, alice, inbox) -> None:
     body = f"email=alice%ff@example.com&csrf_token={csrf_token(visitor.get(PATH))}"
     answer = visitor.client.post(PATH, data=body, content_type="application/x-www-form-urlencoded")
     assert answer.status_code == 302
-    assert mailed_to(post_room) == []
+    assert mailed_to(inbox) == []
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
@@ -292,7 +294,7 @@ def test_extra_context_may_replace_the_title(mount, visitor) -> None:
     assert "<h1>Another title</h1>" in visitor.get("/custom/").text
 
 
-def test_form_class_of_a_team_decides_what_is_accepted(mount, visitor, post_room) -> None:
+def test_form_class_of_a_team_decides_what_is_accepted(mount, visitor, inbox) -> None:
     class OurStaffOnly(PasswordResetForm):
         def validate_email(self, field) -> None:
             if not field.data.endswith("@staff.example.com"):
@@ -303,13 +305,13 @@ def test_form_class_of_a_team_decides_what_is_accepted(mount, visitor, post_room
     assert visitor.submit("/custom/", email="bob@staff.example.com").status_code == 302
 
 
-def test_mail_comes_from_from_email(mount, visitor, alice, post_room) -> None:
+def test_mail_comes_from_from_email(mount, visitor, alice, inbox) -> None:
     mount(PasswordResetView, from_email="Support <support@example.com>")
     visitor.submit("/custom/", email="alice@example.com")
-    assert post_room.deliver_one()["From"] == "Support <support@example.com>"
+    assert inbox.deliver_one()["From"] == "Support <support@example.com>"
 
 
-def test_extra_email_context_reaches_subject_text_and_html(mount, visitor, alice, post_room) -> None:
+def test_extra_email_context_reaches_subject_text_and_html(mount, visitor, alice, inbox) -> None:
     templates = {
         "subject.txt": "{{ greeting }}\n{{ site_name }}",
         "body.txt": "{{ greeting }} {{ numbers[1] }}\n\n{{ link }}\n",
@@ -324,34 +326,34 @@ def test_extra_email_context_reaches_subject_text_and_html(mount, visitor, alice
         extra_email_context={"greeting": "Grüß Gott", "numbers": [1, 2]},
     )
     visitor.submit("/custom/", email="alice@example.com")
-    mail = post_room.deliver_one()
+    mail = inbox.deliver_one()
     text, html = mail.iter_parts()
     assert mail["Subject"] == "Grüß Gott localhost"
     assert text.get_content().startswith("Grüß Gott 2")
     assert html.get_content().strip() == "<html>Grüß Gott</html>"
 
 
-def test_text_written_for_django_makes_the_same_link(mount, visitor, alice, post_room) -> None:
+def test_text_written_for_django_makes_the_same_link(mount, visitor, alice, inbox) -> None:
     text = "{{ protocol }}://{{ domain }}/password-reset-confirm/{{ uid }}/{{ token }}\n{{ link }}\n{{ user.email }}\n"
     mount(PasswordResetView, {"body.txt": text}, email_template_name="body.txt")
     visitor.submit("/custom/", email="alice@example.com")
-    built, link, address = text_of(post_room.deliver_one()).splitlines()
+    built, link, address = text_of(inbox.deliver_one()).splitlines()
     assert built == link
     assert address == "alice@example.com"
 
 
-def test_extra_email_context_may_replace_the_domain(mount, visitor, alice, post_room) -> None:
+def test_extra_email_context_may_replace_the_domain(mount, visitor, alice, inbox) -> None:
     templates = {"body.txt": "{{ protocol }}://{{ domain }}/reset/{{ uid }}/{{ token }}\n"}
     context = {"domain": "custom.example.com"}
     mount(PasswordResetView, templates, email_template_name="body.txt", extra_email_context=context)
     visitor.submit("/custom/", email="alice@example.com")
-    assert link_in(post_room.deliver_one()).startswith("http://custom.example.com/reset/")
+    assert link_in(inbox.deliver_one()).startswith("http://custom.example.com/reset/")
 
 
-def test_mail_has_no_html_part_with_html_email_template_name_none(mount, visitor, alice, post_room) -> None:
+def test_mail_has_no_html_part_with_html_email_template_name_none(mount, visitor, alice, inbox) -> None:
     mount(PasswordResetView, html_email_template_name=None)
     visitor.submit("/custom/", email="alice@example.com")
-    mail = post_room.deliver_one()
+    mail = inbox.deliver_one()
     assert mail.get_content_type() == "text/plain"
     assert not mail.is_multipart()
 
@@ -394,9 +396,9 @@ class WithMotto(PasswordResetTokenGenerator):
 def test_generator_given_to_create_app_makes_and_checks_the_links(make_app) -> None:
     app = make_app(token_generator=WithMotto())
     user_id = add_user(app, "alice@example.com", PASSWORD)
-    visitor, post_room = Visitor(app), PostRoom(app)
+    visitor, inbox = Visitor(app), Inbox(app)
     visitor.ask_for_reset()
-    mail = post_room.deliver_one()
+    mail = inbox.deliver_one()
     token = link_in(mail).rpartition("/")[2]
     with app.app_context():
         user = accounts.find_by_id(user_id)
@@ -408,15 +410,15 @@ def test_generator_given_to_create_app_makes_and_checks_the_links(make_app) -> N
 
 def test_generator_given_to_create_app_leaves_invitations_alone(make_app) -> None:
     app = make_app(token_generator=WithMotto())
-    visitor, post_room = Visitor(app), PostRoom(app)
+    visitor, inbox = Visitor(app), Inbox(app)
     visitor.submit("/register/", email="new@example.com")
-    mail = post_room.deliver_one()
+    mail = inbox.deliver_one()
     assert "3 days" in text_of(mail)
     assert visitor.choose(link_in(mail)).location == "/password-reset-complete/"
 
 
-def test_link_mailed_by_a_view_with_options_opens_it_and_ours(mount, visitor, alice, post_room) -> None:
+def test_link_mailed_by_a_view_with_options_opens_it_and_ours(mount, visitor, alice, inbox) -> None:
     mount(PasswordResetConfirmView)
-    link = post_room.reset_link()
+    link = inbox.reset_link()
     assert visitor.get(path_of(custom(link))).location == "/custom/MQ/set-password"
     assert visitor.get(path_of(link)).location == "/password-reset-confirm/MQ/set-password"

@@ -14,8 +14,10 @@ from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import User
 from pwreset.request_info import RequestInfo
-from tests.conftest import NEW_PASSWORD, PASSWORD, PostRoom, Visitor, path_of, text_of
-from tests.mail.office import event_kinds
+from tests.support.app import Inbox, Visitor
+from tests.support.outbox import event_kinds
+from tests.support.pages import path_of, text_of
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
 
 THIEFS_PASSWORD = "a stranger chose these words"
 PAGES = {"cancel": "/password-reset-cancel/", "notice": "/account-secure/"}
@@ -27,18 +29,18 @@ def links_in(mail: EmailMessage) -> list[str]:
 
 
 @pytest.fixture
-def reset_mail(alice: int, post_room: PostRoom) -> EmailMessage:
-    post_room.reset_link()
-    return post_room.mails()[-1]
+def reset_mail(alice: int, inbox: Inbox) -> EmailMessage:
+    inbox.reset_link()
+    return inbox.emails()[-1]
 
 
 @pytest.fixture
-def notice(app: Flask, alice: int, post_room: PostRoom) -> EmailMessage:
+def notice(app: Flask, alice: int, inbox: Inbox) -> EmailMessage:
     """Return the notice after a stranger who reads no mail set a password, with a link that was printed somewhere."""
     stranger = Visitor(app)
     stranger.client.environ_base.update(REMOTE_ADDR="203.0.113.9", HTTP_USER_AGENT="Firefox/140 (Windows)")
-    stranger.choose(post_room.reset_link(), THIEFS_PASSWORD)
-    return post_room.deliver_one()
+    stranger.choose(inbox.reset_link(), THIEFS_PASSWORD)
+    return inbox.deliver_one()
 
 
 @pytest.fixture
@@ -80,12 +82,12 @@ def test_the_notice_says_when_from_where_and_with_what(notice: EmailMessage) -> 
 
 
 def test_the_notice_to_an_address_that_was_changed_has_no_key_to_the_account(
-    app: Flask, alice: int, post_room: PostRoom
+    app: Flask, alice: int, inbox: Inbox
 ) -> None:
     with app.app_context():
         outbox.enqueue("password_changed", "old@example.com", RequestInfo())
         db.session.commit()
-    assert links_in(post_room.deliver_one()) == ["/password-reset/"]
+    assert links_in(inbox.deliver_one()) == ["/password-reset/"]
 
 
 @pytest.mark.parametrize("purpose", PAGES)
@@ -99,11 +101,11 @@ def test_opening_the_page_changes_nothing(app: Flask, alice: int, links: dict[st
 
 
 def test_cancelling_ends_links_and_sessions_and_leaves_the_password(
-    app: Flask, alice: int, visitor: Visitor, post_room: PostRoom
+    app: Flask, alice: int, visitor: Visitor, inbox: Inbox
 ) -> None:
     visitor.log_in()
-    post_room.reset_link()
-    reset, cancel = links_in(post_room.mails()[-1])
+    inbox.reset_link()
+    reset, cancel = links_in(inbox.emails()[-1])
     assert press(app, cancel).location == "/login/"
     assert "no longer valid" in Visitor(app).get(reset, follow_redirects=True).text
     assert not visitor.is_signed_in()
@@ -118,7 +120,7 @@ def test_after_cancelling_the_owner_is_told(app: Flask, reset_mail: EmailMessage
 
 
 def test_securing_ends_the_strangers_password_and_session_and_mails_a_reset(
-    app: Flask, alice: int, notice: EmailMessage, post_room: PostRoom
+    app: Flask, alice: int, notice: EmailMessage, inbox: Inbox
 ) -> None:
     stranger = Visitor(app)
     stranger.log_in(password=THIEFS_PASSWORD)
@@ -127,7 +129,7 @@ def test_securing_ends_the_strangers_password_and_session_and_mails_a_reset(
     assert page.location == "/password-reset/done/"
     assert "alice@example.com" in owner.get(page.location).text
     assert (stranger.is_signed_in(), stranger.log_in(password=THIEFS_PASSWORD).status_code) == (False, 200)
-    reset = post_room.deliver_one()
+    reset = inbox.deliver_one()
     assert reset["To"] == "alice@example.com"
     owner.choose("http://localhost" + links_in(reset)[0], NEW_PASSWORD)
     assert owner.log_in(password=NEW_PASSWORD).location == "/account/"
@@ -144,10 +146,10 @@ def test_an_account_that_was_secured_is_not_taken_for_one_never_finished(
 
 @pytest.mark.parametrize("purpose", PAGES)
 def test_both_outlive_what_an_attacker_does_first(
-    app: Flask, alice: int, links: dict[str, str], post_room: PostRoom, purpose: str
+    app: Flask, alice: int, links: dict[str, str], inbox: Inbox, purpose: str
 ) -> None:
     Visitor(app).log_in(password=THIEFS_PASSWORD)
-    Visitor(app).choose(post_room.reset_link(), NEW_PASSWORD)
+    Visitor(app).choose(inbox.reset_link(), NEW_PASSWORD)
     Visitor(app).log_in(password=NEW_PASSWORD)
     assert press(app, links[purpose]).status_code == 302
 
@@ -199,17 +201,17 @@ def test_a_dead_link_does_nothing_when_it_is_posted(app: Flask, alice: int, visi
 
 
 def test_after_cancelling_the_owner_need_not_wait_for_a_strangers_five_mails(
-    app: Flask, alice: int, post_room: PostRoom
+    app: Flask, alice: int, inbox: Inbox
 ) -> None:
     for _ in range(5):
-        post_room.reset_link()
-    post_room.let_a_minute_pass()
+        inbox.reset_link()
+    inbox.let_a_minute_pass()
     Visitor(app).ask_for_reset()
-    post_room.deliver()
-    assert post_room.waiting() == 1
-    press(app, links_in(post_room.mails()[-1])[1])
+    inbox.deliver()
+    assert inbox.waiting() == 1
+    press(app, links_in(inbox.emails()[-1])[1])
     Visitor(app).ask_for_reset()
-    assert links_in(post_room.deliver_one())
+    assert links_in(inbox.deliver_one())
 
 
 def test_another_who_is_signed_in_here_stays_so(app: Flask, alice: int, links: dict[str, str]) -> None:

@@ -8,10 +8,11 @@ import subprocess
 import pytest
 from sqlalchemy import make_url
 
-from tests.conftest import PASSWORD, MakeApp, Visitor, add_user
-from tests.databases import PostgreSQL
-from tests.processes.conftest import Instance
-from tests.processes.servers import ROOT
+from tests.support.app import MakeApp, Visitor, add_user
+from tests.support.databases import PostgreSQL
+from tests.support.instance import Instance
+from tests.support.passwords import PASSWORD
+from tests.support.servers import ROOT
 
 GUIDE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 SECTION = GUIDE[GUIDE.index("## Backup and restore") : GUIDE.index("## Another secret key")]

@@ -15,13 +15,17 @@ import pytest
 from pwreset import outbox
 from pwreset.extensions import db
 from pwreset.request_info import RequestInfo
-from tests.brokers import Broker, RabbitMQ, Redis
-from tests.conftest import MakeApp, add_user, on_postgresql
-from tests.processes.celery_servers import APP, RELAY, CeleryBeat, CeleryWorker
-from tests.processes.conftest import OBSERVER, STARTED, Instance, Serve
-from tests.processes.servers import PATIENCE, Browser, Gunicorn, Server, free_port, until
-from tests.redis_servers import HOST, SECRET, FalseRedis
-from tests.smtp.servers import SILENT, USUAL, Authority, ScriptedServer, SMTPServer
+from tests.support.app import MakeApp, add_user
+from tests.support.brokers import Broker, RabbitMQ, Redis
+from tests.support.celery import APP, RELAY, CeleryBeat, CeleryWorker
+from tests.support.certificates import Authority
+from tests.support.clock import PATIENCE, until
+from tests.support.databases import on_postgresql
+from tests.support.instance import OBSERVER, STARTED, Instance, Serve
+from tests.support.redis import HOST, SECRET, FalseRedis
+from tests.support.scripted_smtp import SILENT, USUAL, ScriptedServer
+from tests.support.servers import Browser, Gunicorn, Server, free_port
+from tests.support.smtp import SMTPServer
 
 pytestmark = on_postgresql
 

@@ -5,10 +5,9 @@ from secrets import token_hex
 
 import pytest
 
-from tests.conftest import on_postgresql
-from tests.databases import Server
-from tests.processes.conftest import Instance
-from tests.processes.servers import copy_of_the_project
+from tests.support.databases import Server, on_postgresql
+from tests.support.instance import Instance
+from tests.support.servers import copy_of_the_project
 
 RUN = ("-m", "flask", "run", "--port", "0")
 CREATE = ("-m", "flask", "users", "create", "alice@example.com", "--password-stdin")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import config
-from tests.processes.servers import copy_of_the_project, run
+from tests.support.servers import copy_of_the_project, run
 
 STARTS = [
     ("-m", "flask", "run", "--port", "0"),

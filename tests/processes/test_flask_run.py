@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import MakeApp, add_user, link_in, on_sqlite
-from tests.processes.conftest import STARTED, Instance, Serve
-from tests.processes.servers import Browser, FlaskRun, copy_of_the_project, until
+from tests.support.app import MakeApp, add_user
+from tests.support.clock import until
+from tests.support.databases import on_sqlite
+from tests.support.instance import STARTED, Instance, Serve
+from tests.support.pages import link_in
+from tests.support.servers import Browser, FlaskRun, copy_of_the_project
 
 pytestmark = on_sqlite  # test_stopping.py runs it on both
 

@@ -3,9 +3,10 @@
 import json
 
 from pwreset.monitoring.queue_status import STALLED_MESSAGE
-from tests.processes.conftest import OBSERVER, STARTED, Instance, Serve
-from tests.processes.servers import Browser, Gunicorn, until
-from tests.smtp.servers import SMTPServer
+from tests.support.clock import until
+from tests.support.instance import OBSERVER, STARTED, Instance, Serve
+from tests.support.servers import Browser, Gunicorn
+from tests.support.smtp import SMTPServer
 
 TELL_THE_WATCH = """
 start_timer = threading.Timer.start

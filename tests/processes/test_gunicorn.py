@@ -5,10 +5,12 @@ import signal
 
 import pytest
 
-from tests.conftest import MakeApp, add_user, link_in, path_of
-from tests.processes.conftest import STARTED, Instance, Serve
-from tests.processes.servers import PATIENCE, Browser, Gunicorn, until
-from tests.smtp.servers import SMTPServer
+from tests.support.app import MakeApp, add_user
+from tests.support.clock import PATIENCE, until
+from tests.support.instance import STARTED, Instance, Serve
+from tests.support.pages import link_in, path_of
+from tests.support.servers import Browser, Gunicorn
+from tests.support.smtp import SMTPServer
 
 LOCAL_ONLY = "PUBLIC_URL is not set, so this is local mode, which only `flask run` serves"
 GUNICORN = ("-m", "gunicorn", "-b", "127.0.0.1:0")

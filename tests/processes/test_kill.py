@@ -4,10 +4,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from tests.conftest import MakeApp, add_user
-from tests.processes.conftest import Instance, Serve
-from tests.processes.servers import PATIENCE, Browser, FlaskRun, Gunicorn, until
-from tests.smtp.servers import SILENT, USUAL, ScriptedServer, SMTPServer
+from tests.support.app import MakeApp, add_user
+from tests.support.clock import PATIENCE, until
+from tests.support.instance import Instance, Serve
+from tests.support.scripted_smtp import SILENT, USUAL, ScriptedServer
+from tests.support.servers import Browser, FlaskRun, Gunicorn
+from tests.support.smtp import SMTPServer
 
 # The lease has to outlast the test's own kill on a busy machine.
 SHORT_LEASE = {"OUTBOX_LEASE_SECONDS": 4, "EMAIL_DEADLINE": 3.5, "EMAIL_TIMEOUT": 3}

@@ -12,11 +12,15 @@ from urllib.parse import unquote
 import pytest
 
 from pwreset.web.security import MAXIMUM_BODY
-from tests.conftest import NEW_PASSWORD, PASSWORD, MakeApp, add_user, link_in, on_sqlite, path_of, text_of
-from tests.processes.conftest import Instance, Serve
-from tests.processes.nginx import NAME, Nginx, Remote, client_context
-from tests.processes.servers import PATIENCE, Gunicorn, Page
-from tests.smtp.servers import SMTPServer
+from tests.support.app import MakeApp, add_user
+from tests.support.clock import PATIENCE
+from tests.support.databases import on_sqlite
+from tests.support.instance import Instance, Serve
+from tests.support.nginx import NAME, Nginx, Remote, client_context
+from tests.support.pages import link_in, path_of, text_of
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
+from tests.support.servers import Gunicorn, Page
+from tests.support.smtp import SMTPServer
 
 pytestmark = on_sqlite  # what a proxy says, and what is believed of it, is the same before both
 ALICE = "alice@example.com"

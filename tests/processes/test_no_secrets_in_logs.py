@@ -7,11 +7,13 @@ import urllib.parse
 
 import pytest
 
-from tests.conftest import MakeApp, add_user, link_in, path_of
-from tests.mail.office import ask
-from tests.processes.conftest import Instance, Serve
-from tests.processes.servers import PATIENCE, Browser, FlaskRun, Gunicorn, Server
-from tests.smtp.servers import SMTPServer
+from tests.support.app import MakeApp, add_user
+from tests.support.clock import PATIENCE
+from tests.support.instance import Instance, Serve
+from tests.support.outbox import ask
+from tests.support.pages import link_in, path_of
+from tests.support.servers import Browser, FlaskRun, Gunicorn, Server
+from tests.support.smtp import SMTPServer
 
 ADDRESS = "grace.hopper@example.com"
 FIRST, SECOND = "seven green lanterns drift", "quiet rivers under old bridges"

@@ -10,10 +10,13 @@ import pytest
 from pwreset import outbox
 from pwreset.extensions import db
 from pwreset.request_info import RequestInfo
-from tests.conftest import PASSWORD, MakeApp, add_user, link_in, path_of
-from tests.processes.conftest import Instance, Serve
-from tests.processes.servers import PATIENCE, Browser, Gunicorn, Page
-from tests.smtp.servers import SMTPServer
+from tests.support.app import MakeApp, add_user
+from tests.support.clock import PATIENCE
+from tests.support.instance import Instance, Serve
+from tests.support.pages import link_in, path_of
+from tests.support.passwords import PASSWORD
+from tests.support.servers import Browser, Gunicorn, Page
+from tests.support.smtp import SMTPServer
 
 ADDRESS = "alice@example.com"
 CLAIM_ALL = """

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.conftest import on_sqlite
-from tests.processes.conftest import Instance, Serve
-from tests.processes.servers import Browser, Gunicorn, Server, until
-from tests.redis_servers import SECRET, RedisServer
-from tests.smtp.servers import SMTPServer
+from tests.support.clock import until
+from tests.support.databases import on_sqlite
+from tests.support.instance import Instance, Serve
+from tests.support.redis import SECRET, RedisServer
+from tests.support.servers import Browser, Gunicorn, Server
+from tests.support.smtp import SMTPServer
 
 pytestmark = on_sqlite  # a refused form never reaches the database
 LIMIT = 20

@@ -8,10 +8,11 @@ import pytest
 from pwreset import outbox
 from pwreset.extensions import db
 from pwreset.request_info import RequestInfo
-from tests.conftest import MakeApp, add_user
-from tests.processes.conftest import Instance, Serve
-from tests.processes.servers import PATIENCE, FlaskRun, Gunicorn, Server
-from tests.smtp.servers import SMTPServer
+from tests.support.app import MakeApp, add_user
+from tests.support.clock import PATIENCE
+from tests.support.instance import Instance, Serve
+from tests.support.servers import FlaskRun, Gunicorn, Server
+from tests.support.smtp import SMTPServer
 
 SOON = 15.0  # seconds, on a busy machine: less than gunicorn's grace and a mail's deadline, which are 30
 RELAY = {"EMAIL_HOST": "localhost", "EMAIL_FROM": "accounts@example.com"}

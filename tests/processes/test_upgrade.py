@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.conftest import STARTED, Instance, Serve
-from tests.processes.nginx import NAME, Nginx, Remote
-from tests.processes.servers import Browser, Gunicorn, copy_of_the_project, until
+from tests.support.clock import until
+from tests.support.instance import STARTED, Instance, Serve
+from tests.support.nginx import NAME, Nginx, Remote
+from tests.support.servers import Browser, Gunicorn, copy_of_the_project
 
 PUBLIC = {"PUBLIC_URL": f"https://{NAME}", "TRUSTED_PROXIES": 1, "RATELIMIT_ENABLED": "false", "EMAIL_PORT": 1}
 OLD, NEW = "Page not found", "There is no such page"

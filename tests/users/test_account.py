@@ -9,7 +9,9 @@ from flask import Flask
 
 from pwreset import accounts
 from pwreset.extensions import db
-from tests.conftest import PASSWORD, PostRoom, Visitor, add_user, csrf_token
+from tests.support.app import Inbox, Visitor, add_user
+from tests.support.pages import csrf_token
+from tests.support.passwords import PASSWORD
 
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
@@ -176,11 +178,9 @@ def test_signing_out_everywhere_is_remembered(alice: int, visitor: Visitor) -> N
     assert "Signed out everywhere" in visitor.get("/account/").text
 
 
-def test_signing_out_everywhere_kills_a_link_under_way(
-    app: Flask, alice: int, visitor: Visitor, post_room: PostRoom
-) -> None:
+def test_signing_out_everywhere_kills_a_link_under_way(app: Flask, alice: int, visitor: Visitor, inbox: Inbox) -> None:
     visitor.log_in()
-    link = post_room.reset_link()
+    link = inbox.reset_link()
     visitor.submit("/account/", at="/account/sign-out-everywhere/")
     assert "no longer valid" in Visitor(app).open_link(link).text
 

@@ -22,7 +22,9 @@ from pwreset.models import RevokedSession, User
 from pwreset.outbox.retention import purge
 from pwreset.passwords import make_password
 from pwreset.request_info import RequestInfo
-from tests.conftest import NEW_PASSWORD, PASSWORD, MakeApp, Visitor, add_user, csrf_token
+from tests.support.app import MakeApp, Visitor, add_user
+from tests.support.pages import csrf_token
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
 
 COOKIE = "pwreset_session"
 FRESH_SESSION = {"_user_id", "_fresh", "_id", "_permanent", "_session_id", "_began_at", "_seen_at"}

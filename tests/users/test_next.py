@@ -5,7 +5,9 @@ from urllib.parse import quote
 import pytest
 
 from pwreset.users.views import safe_next
-from tests.conftest import PASSWORD, Visitor, csrf_token
+from tests.support.app import Visitor
+from tests.support.pages import csrf_token
+from tests.support.passwords import PASSWORD
 
 EVIL = [
     "",

@@ -11,7 +11,9 @@ from pwreset.accounts import events
 from pwreset.extensions import db
 from pwreset.models import User
 from pwreset.passwords import make_password
-from tests.conftest import NEW_PASSWORD, PASSWORD, PostRoom, Visitor, csrf_token, text_of
+from tests.support.app import Inbox, Visitor
+from tests.support.pages import csrf_token, text_of
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
 
 COOKIE = "pwreset_session"
 OLD_WRONG = "Your old password was entered incorrectly"
@@ -77,15 +79,15 @@ def test_the_csrf_token_is_a_new_one(member: Visitor) -> None:
     assert member.client.post("/logout/", data={"csrf_token": before}).status_code == 400
 
 
-def test_a_link_under_way_dies(app: Flask, member: Visitor, post_room: PostRoom) -> None:
-    link = post_room.reset_link()
+def test_a_link_under_way_dies(app: Flask, member: Visitor, inbox: Inbox) -> None:
+    link = inbox.reset_link()
     change(member)
     assert "no longer valid" in Visitor(app).open_link(link).text
 
 
-def test_the_owner_is_told_by_mail(member: Visitor, post_room: PostRoom) -> None:
+def test_the_owner_is_told_by_mail(member: Visitor, inbox: Inbox) -> None:
     change(member)
-    mail = post_room.deliver_one()
+    mail = inbox.deliver_one()
     assert mail["To"] == "alice@example.com"
     assert "changed" in text_of(mail)
     assert (PASSWORD in text_of(mail), NEW_PASSWORD in text_of(mail)) == (False, False)
@@ -96,18 +98,18 @@ def test_the_change_is_remembered(member: Visitor) -> None:
     assert "Password changed" in member.get("/account/").text
 
 
-def test_a_wrong_old_password_changes_nothing(app: Flask, member: Visitor, post_room: PostRoom) -> None:
+def test_a_wrong_old_password_changes_nothing(app: Flask, member: Visitor, inbox: Inbox) -> None:
     page = change(member, old="wrong")
     assert page.status_code == 200
     assert OLD_WRONG in page.text
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0
     assert Visitor(app).log_in().location == "/account/"
 
 
-def test_two_different_new_passwords_change_nothing(app: Flask, member: Visitor, post_room: PostRoom) -> None:
+def test_two_different_new_passwords_change_nothing(app: Flask, member: Visitor, inbox: Inbox) -> None:
     page = change(member, again=NEW_PASSWORD + "x")
     assert NOT_THE_SAME in page.text
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0
     assert Visitor(app).log_in().location == "/account/"
 
 
@@ -145,7 +147,7 @@ def test_the_page_carries_the_address_for_password_managers(member: Visitor) -> 
 
 
 def test_a_change_that_comes_second_changes_nothing(
-    app: Flask, alice: int, member: Visitor, post_room: PostRoom, monkeypatch: pytest.MonkeyPatch
+    app: Flask, alice: int, member: Visitor, inbox: Inbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_password = accounts.set_password
 
@@ -160,7 +162,7 @@ def test_a_change_that_comes_second_changes_nothing(
     monkeypatch.setattr(accounts, "set_password", after_a_reset)
     answer = change(member)
     assert answer.location == "/login/"
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0
     assert not member.is_signed_in()
     assert Visitor(app).log_in(password="the reset was here first").location == "/account/"
 

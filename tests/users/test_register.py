@@ -5,18 +5,9 @@ from flask import Flask
 
 from pwreset import accounts
 from pwreset.extensions import db
-from tests.conftest import (
-    NEW_PASSWORD,
-    PASSWORD,
-    MakeApp,
-    PostRoom,
-    Visitor,
-    add_user,
-    csrf_token,
-    link_in,
-    path_of,
-    text_of,
-)
+from tests.support.app import Inbox, MakeApp, Visitor, add_user
+from tests.support.pages import csrf_token, link_in, path_of, text_of
+from tests.support.passwords import NEW_PASSWORD, PASSWORD
 
 
 def register(visitor: Visitor, email: str):
@@ -58,11 +49,11 @@ def test_the_done_page_works_for_a_visitor_who_sent_nothing(visitor: Visitor) ->
     assert "the address you entered" in page.text
 
 
-def test_the_done_page_sends_again(visitor: Visitor, post_room: PostRoom) -> None:
+def test_the_done_page_sends_again(visitor: Visitor, inbox: Inbox) -> None:
     register(visitor, "new@example.com")
     answer = visitor.submit("/register/done/", at="/register/", email="new@example.com")
     assert answer.location == "/register/done/"
-    assert post_room.waiting() == 2
+    assert inbox.waiting() == 2
 
 
 def test_no_account_exists_before_the_mail_is_written(app: Flask, visitor: Visitor) -> None:
@@ -71,70 +62,66 @@ def test_no_account_exists_before_the_mail_is_written(app: Flask, visitor: Visit
         assert accounts.find("new@example.com") is None
 
 
-def test_a_new_address_is_mailed_a_link_that_makes_an_account(
-    app: Flask, visitor: Visitor, post_room: PostRoom
-) -> None:
+def test_a_new_address_is_mailed_a_link_that_makes_an_account(app: Flask, visitor: Visitor, inbox: Inbox) -> None:
     register(visitor, "new@example.com")
-    mail = post_room.deliver_one()
+    mail = inbox.deliver_one()
     assert mail["To"] == "new@example.com"
     assert visitor.choose(link_in(mail)).location == "/password-reset-complete/"
     assert Visitor(app).log_in("new@example.com", NEW_PASSWORD).location == "/account/"
 
 
-def test_the_link_is_no_use_twice(visitor: Visitor, post_room: PostRoom) -> None:
+def test_the_link_is_no_use_twice(visitor: Visitor, inbox: Inbox) -> None:
     register(visitor, "new@example.com")
-    link = link_in(post_room.deliver_one())
+    link = link_in(inbox.deliver_one())
     visitor.choose(link)
     assert "no longer valid" in visitor.open_link(link).text
 
 
-def test_an_account_that_never_chose_a_password_is_mailed_the_link_again(visitor: Visitor, post_room: PostRoom) -> None:
+def test_an_account_that_never_chose_a_password_is_mailed_the_link_again(visitor: Visitor, inbox: Inbox) -> None:
     register(visitor, "new@example.com")
-    first = link_in(post_room.deliver_one())
-    post_room.let_a_minute_pass()
+    first = link_in(inbox.deliver_one())
+    inbox.let_a_minute_pass()
     register(visitor, "new@example.com")
-    second = link_in(post_room.deliver_one())
-    assert [Visitor(post_room.app).open_link(link).text.count("new_password1") > 0 for link in (first, second)] == [
+    second = link_in(inbox.deliver_one())
+    assert [Visitor(inbox.app).open_link(link).text.count("new_password1") > 0 for link in (first, second)] == [
         True,
         True,
     ]
 
 
-def test_a_known_address_is_told_so_by_mail_with_a_way_to_the_reset(
-    alice: int, visitor: Visitor, post_room: PostRoom
-) -> None:
+def test_a_known_address_is_told_so_by_mail_with_a_way_to_the_reset(alice: int, visitor: Visitor, inbox: Inbox) -> None:
     register(visitor, "ALICE@EXAMPLE.COM")
-    mail = post_room.deliver_one()
+    mail = inbox.deliver_one()
     assert mail["To"] == "alice@example.com"
     assert path_of(link_in(mail)) == "/password-reset/"
     assert "password-reset-confirm" not in text_of(mail)
 
 
-def test_registering_a_known_address_changes_nothing(app: Flask, alice: int, post_room: PostRoom) -> None:
+def test_registering_a_known_address_changes_nothing(app: Flask, alice: int, inbox: Inbox) -> None:
     register(Visitor(app), "alice@example.com")
-    post_room.deliver()
+    inbox.deliver()
     assert Visitor(app).log_in(password=PASSWORD).location == "/account/"
 
 
-def test_a_deactivated_account_is_mailed_nothing(app: Flask, alice: int, visitor: Visitor, post_room: PostRoom) -> None:
+def test_a_deactivated_account_is_mailed_nothing(app: Flask, alice: int, visitor: Visitor, inbox: Inbox) -> None:
     with app.app_context():
         accounts.set_active(accounts.find_by_id(alice), active=False)
         db.session.commit()
     register(visitor, "alice@example.com")
-    post_room.deliver()
-    assert (post_room.mails(), post_room.waiting()) == ([], 0)
+    inbox.deliver()
+    assert (inbox.emails(), inbox.waiting()) == ([], 0)
 
 
 @pytest.mark.parametrize(
     "email",
     ["", "   ", "nobody", "nobody@", "@example.com", "a@b@example.com", "a@example", "a b@example.com", "x" * 300],
 )
-def test_what_is_no_address_comes_back_with_the_reason(visitor: Visitor, post_room: PostRoom, email: str) -> None:
+def test_what_is_no_address_comes_back_with_the_reason(visitor: Visitor, inbox: Inbox, email: str) -> None:
     page = register(visitor, email)
     assert page.status_code == 200
     assert "email_error" in page.text
     assert "<title>Error:" in page.text
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
@@ -155,8 +142,8 @@ def test_who_is_logged_in_is_sent_on(alice: int, visitor: Visitor) -> None:
     assert visitor.get("/register/").location == "/account/"
 
 
-def test_who_is_logged_in_registers_nobody(alice: int, visitor: Visitor, post_room: PostRoom) -> None:
+def test_who_is_logged_in_registers_nobody(alice: int, visitor: Visitor, inbox: Inbox) -> None:
     visitor.log_in()
     answer = visitor.submit("/account/", at="/register/", email="new@example.com")
     assert answer.location == "/account/"
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0

@@ -8,8 +8,10 @@ from flask import Flask
 from sqlalchemy.exc import OperationalError
 
 from pwreset.extensions import db
-from tests.conftest import PASSWORD, MakeApp, Visitor, add_user, csrf_token
-from tests.databases import Database, SQLite
+from tests.support.app import MakeApp, Visitor, add_user
+from tests.support.databases import Database, SQLite
+from tests.support.pages import csrf_token
+from tests.support.passwords import PASSWORD
 
 PUBLIC_PAGES = [
     "/",

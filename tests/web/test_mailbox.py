@@ -11,9 +11,10 @@ import pytest
 from flask import Flask
 
 from pwreset.mail.mailbox import KEPT, kept_mail, kept_mails
-from tests.conftest import MakeApp, PostRoom, add_user, link_in
-from tests.mail.office import ask, deliver, wait_over
-from tests.smtp.servers import SMTPServer
+from tests.support.app import Inbox, MakeApp, add_user
+from tests.support.outbox import ask, deliver, wait_over
+from tests.support.pages import link_in
+from tests.support.smtp import SMTPServer
 
 
 @pytest.fixture
@@ -83,9 +84,9 @@ def test_an_empty_mailbox_says_what_to_do(app: Flask) -> None:
     assert "No mail yet" in page.text
 
 
-def test_a_mail_is_shown_with_its_subject_address_and_link(app: Flask, post_room: PostRoom, alice: int) -> None:
+def test_a_mail_is_shown_with_its_subject_address_and_link(app: Flask, inbox: Inbox, alice: int) -> None:
     ask(app, kind="password_reset")
-    link = link_in(post_room.deliver_one())
+    link = link_in(inbox.deliver_one())
     [identity] = kept_ids(app)
     page = app.test_client().get(f"/mailbox/{identity}").text
     assert re.search(r"<h1[^>]*>Reset your password at localhost</h1>", page)
@@ -197,11 +198,11 @@ def test_with_a_mail_server_no_mail_is_kept(make_app: MakeApp) -> None:
 
 
 def test_the_log_names_the_page_and_never_the_token(
-    app: Flask, post_room: PostRoom, alice: int, caplog: pytest.LogCaptureFixture
+    app: Flask, inbox: Inbox, alice: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     ask(app, kind="password_reset")
-    link = link_in(post_room.deliver_one())
+    link = link_in(inbox.deliver_one())
     [identity] = kept_ids(app)
     lines = [record.getMessage() for record in caplog.records if record.name == "pwreset.outbox.delivery"]
     assert lines == [f"Email 1 (password_reset) kept: http://127.0.0.1:5000/mailbox/{identity}"]

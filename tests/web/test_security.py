@@ -9,7 +9,10 @@ from flask.testing import FlaskClient
 
 from pwreset.extensions import mail
 from pwreset.request_info import current_request_info
-from tests.conftest import PASSWORD, MakeApp, PostRoom, Visitor, add_user, csrf_token, link_in, on_sqlite
+from tests.support.app import Inbox, MakeApp, Visitor, add_user
+from tests.support.databases import on_sqlite
+from tests.support.pages import csrf_token, link_in
+from tests.support.passwords import PASSWORD
 
 pytestmark = on_sqlite  # tests/attacks has what reaches a database
 KEY = "k3Yl-9aQzX7wPvT2bNcR5dMfG8hJsL4u6E0iOoUy"
@@ -122,10 +125,10 @@ def test_a_malformed_host_is_400_in_public_mode(public: Flask, host: str) -> Non
     assert get(public, "/login/", host).status_code == 400
 
 
-def test_an_unknown_host_puts_nothing_into_the_outbox(app: Flask, visitor: Visitor, post_room: PostRoom) -> None:
+def test_an_unknown_host_puts_nothing_into_the_outbox(app: Flask, visitor: Visitor, inbox: Inbox) -> None:
     fields = {"email": "alice@example.com", "csrf_token": csrf_token(visitor.get("/password-reset/"))}
     answer = visitor.client.post("/password-reset/", data=fields, headers={"Host": "evil.example"})
-    assert (answer.status_code, post_room.waiting()) == (400, 0)
+    assert (answer.status_code, inbox.waiting()) == (400, 0)
 
 
 def test_an_unknown_host_is_not_repeated_on_the_page(app: Flask) -> None:
@@ -134,12 +137,12 @@ def test_an_unknown_host_is_not_repeated_on_the_page(app: Flask) -> None:
 
 @pytest.mark.parametrize("header", ["X-Forwarded-Host", "X-Host", "Forwarded", "X-Original-Host"])
 def test_no_other_header_chooses_the_links_host(
-    app: Flask, alice: int, visitor: Visitor, post_room: PostRoom, header: str
+    app: Flask, alice: int, visitor: Visitor, inbox: Inbox, header: str
 ) -> None:
     token = csrf_token(visitor.get("/password-reset/"))
     fields = {"email": "alice@example.com", "csrf_token": token}
     visitor.client.post("/password-reset/", data=fields, headers={header: "host=evil.example"})
-    assert link_in(post_room.deliver_one()).startswith("http://localhost/password-reset-confirm/")
+    assert link_in(inbox.deliver_one()).startswith("http://localhost/password-reset-confirm/")
 
 
 # --- Host, public mode
@@ -189,7 +192,7 @@ def test_links_have_the_port_of_the_public_url_and_not_of_the_request(make_app: 
     app = make_app(**PUBLIC | {"PUBLIC_URL": f"https://{HOST}:8443"}, TESTING=True)
     public_visitor(app).ask_for_reset()
     with mail.record_messages() as sent:
-        PostRoom(app).deliver()
+        Inbox(app).deliver()
     assert f"\nhttps://{HOST}:8443/password-reset-confirm/" in sent[0].body
 
 
@@ -230,9 +233,9 @@ def test_a_form_without_an_origin_is_taken(visitor: Visitor) -> None:
         "localhost",
     ],
 )
-def test_a_form_of_another_site_is_refused(visitor: Visitor, post_room: PostRoom, origin: str) -> None:
+def test_a_form_of_another_site_is_refused(visitor: Visitor, inbox: Inbox, origin: str) -> None:
     assert post_with(visitor, Origin=origin).status_code == 400
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0
 
 
 def test_public_mode_takes_its_own_origin(public: Flask) -> None:
@@ -395,7 +398,7 @@ def test_sessions_and_forms_survive_a_new_key(make_app: MakeApp, alice: int, fal
 
 
 def test_links_survive_a_new_key(make_app: MakeApp, alice: int) -> None:
-    link = PostRoom(make_app(SECRET_KEY=OLD_KEY)).reset_link()
+    link = Inbox(make_app(SECRET_KEY=OLD_KEY)).reset_link()
     app = make_app(SECRET_KEY=KEY, SECRET_KEY_FALLBACKS=f"{OLDEST_KEY},{OLD_KEY}")
     assert Visitor(app).choose(link).location == "/password-reset-complete/"
 
@@ -536,9 +539,9 @@ def send(visitor: Visitor, body: Any, kind: str = "application/x-www-form-urlenc
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "text/plain"])
-def test_a_body_over_64_kib_is_413(visitor: Visitor, post_room: PostRoom, kind: str) -> None:
+def test_a_body_over_64_kib_is_413(visitor: Visitor, inbox: Inbox, kind: str) -> None:
     assert send(visitor, b"x" * (64 * 1024 + 1), kind).status_code == 413
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0
 
 
 def test_a_body_of_64_kib_is_read(visitor: Visitor) -> None:
@@ -550,13 +553,13 @@ def test_a_body_of_64_kib_is_read(visitor: Visitor) -> None:
 
 
 @pytest.mark.parametrize("field", ["email", "csrf_token", "unknown"])
-def test_a_repeated_field_is_refused(visitor: Visitor, post_room: PostRoom, field: str) -> None:
+def test_a_repeated_field_is_refused(visitor: Visitor, inbox: Inbox, field: str) -> None:
     token = csrf_token(visitor.get("/password-reset/"))
     fields = [("email", "a@example.com"), ("csrf_token", token), ("unknown", "x")]
     repeated = [*fields, (field, dict(fields)[field])]
     body = "&".join(f"{name}={value}" for name, value in repeated)
     assert send(visitor, body).status_code == 400
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0
 
 
 @pytest.mark.parametrize(
@@ -580,27 +583,27 @@ def test_a_repeated_field_is_refused(visitor: Visitor, post_room: PostRoom, fiel
         ("application/x-www-form-urlencoded; charset=utf-7", b"email=+AGE-"),
     ],
 )
-def test_a_body_that_is_no_form_is_a_4xx(visitor: Visitor, post_room: PostRoom, kind: str, body: Any) -> None:
+def test_a_body_that_is_no_form_is_a_4xx(visitor: Visitor, inbox: Inbox, kind: str, body: Any) -> None:
     headers = {"X-CSRFToken": csrf_token(visitor.get("/password-reset/"))}
     answer = visitor.client.post("/password-reset/", data=body, content_type=kind, headers=headers)
     # With the token in its header the empty form comes back; nothing is done either way.
     assert answer.status_code in {400, 413} or "email_error" in answer.text
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0
 
 
-def test_a_multipart_form_is_read_like_the_other(visitor: Visitor, post_room: PostRoom) -> None:
+def test_a_multipart_form_is_read_like_the_other(visitor: Visitor, inbox: Inbox) -> None:
     fields = {"email": "a@example.com", "csrf_token": csrf_token(visitor.get("/password-reset/"))}
     assert send(visitor, fields, "multipart/form-data").status_code == 302
-    assert post_room.waiting() == 1
+    assert inbox.waiting() == 1
 
 
-def test_an_upload_is_refused(visitor: Visitor, post_room: PostRoom) -> None:
+def test_an_upload_is_refused(visitor: Visitor, inbox: Inbox) -> None:
     body = (
         f'--b\r\nContent-Disposition: form-data; name="csrf_token"\r\n\r\n{csrf_token(visitor.get("/password-reset/"))}'
         '\r\n--b\r\nContent-Disposition: form-data; name="email"; filename="x"\r\n\r\na@example.com\r\n--b--\r\n'
     )
     assert send(visitor, body, "multipart/form-data; boundary=b").status_code == 400
-    assert post_room.waiting() == 0
+    assert inbox.waiting() == 0
 
 
 BYTES = ["%ff", "%00", "%c3", "%ed%a0%80", "%f8%88%80%80%80", "%", "%zz", "%0d%0a", "%e2%80%ae"]

@@ -1,0 +1,26 @@
+"""Waiting for a condition in real time, and the moment at which tests stop the clock."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TypeVar
+
+PATIENCE = 30.0  # seconds; the machine may be busy
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+T = TypeVar("T")
+
+
+def until(condition: Callable[[], T], what: str | Callable[[], str], timeout: float = PATIENCE) -> T:
+    """Wait until a condition holds and return its value, or fail, with what is told or tells itself at the end."""
+    end = time.monotonic() + timeout
+    while not (value := condition()):
+        assert time.monotonic() < end, f"not within {timeout:g} s: {what if isinstance(what, str) else what()}"
+        time.sleep(0.02)
+    return value
+
+
+def waited_for(what: Callable[[], object], seconds: float = 5) -> bool:
+    end = time.monotonic() + seconds
+    while not what() and time.monotonic() < end:
+        time.sleep(0.02)
+    return bool(what())

@@ -1,0 +1,70 @@
+"""An instance folder with its database, which a test reads beside the processes that use it."""
+
+import subprocess
+from collections.abc import Callable
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+from tests.support.clock import until
+from tests.support.databases import Database, Rows
+from tests.support.servers import Server, run
+
+Serve = Callable[..., Server]
+
+
+# Not a mock: it only says which process starts the thread.
+OBSERVER = """
+import os, threading
+start = threading.Thread.start
+def observed(self):
+    if self.name == "outbox":
+        print(f"worker thread in process {os.getpid()}", flush=True)
+    start(self)
+threading.Thread.start = observed
+"""
+
+
+STARTED = "worker thread in process "
+
+
+class Instance:
+    """An instance folder and its database as a test sees them from outside, beside the process that uses them."""
+
+    def __init__(self, folder: Path, database: Database) -> None:
+        self.folder, self.database = folder, database
+
+    def run(self, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
+        """Run `python ARGUMENTS` on this instance to its end."""
+        return run(self.folder, *arguments, **{**self.database.settings, **settings})
+
+    def query(self, sql: str, *values: object) -> Rows:
+        """Run one statement, with `?` for each value, and commit."""
+        return self.database.query(sql, *values)
+
+    def waiting(self) -> int:
+        """How many mails wait in the outbox."""
+        return int(str(self.query("SELECT count(*) FROM outbox")[0][0]))
+
+    def wait_until_all_is_sent(self) -> None:
+        until(lambda: self.waiting() == 0, "an empty outbox")
+
+    def let_a_minute_pass(self) -> None:
+        """Forget when accounts were last mailed."""
+        self.query("UPDATE users SET mailed_at = NULL")
+
+    def let_leases_end(self) -> None:
+        self.query("UPDATE outbox SET run_after = created_at WHERE run_after IS NOT NULL")
+
+    def mails(self) -> list[EmailMessage]:
+        """Return what is in the mailbox folder, oldest first."""
+        kept = sorted((self.folder / "mailbox").glob("*.eml"), key=lambda path: path.stat().st_mtime_ns)
+        return [message_from_bytes(path.read_bytes(), policy=policy.default) for path in kept]
+
+    def wait_for_mail(self, count: int) -> EmailMessage:
+        """Wait until so many mails are there, and return the newest."""
+        until(lambda: len(self.mails()) >= count, f"{count} mails in the mailbox")
+        mails = self.mails()
+        assert len(mails) == count
+        return mails[-1]
