@@ -12,7 +12,7 @@ from gunicorn.glogging import Logger
 
 # SIGHUP reads this file again where the code of the start is still loaded: new workers are to get what is on disk now.
 if "wsgi" not in sys.modules:  # with --preload the application stays the old one, and so must all that belongs to it
-    for name in [name for name in sys.modules if name.partition(".")[0] in {"config", "pwreset"}]:
+    for name in [name for name in sys.modules if name.partition(".")[0] in {"config", "config_checks", "pwreset"}]:
         del sys.modules[name]
 
 from config import ConfigError, load

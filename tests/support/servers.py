@@ -70,7 +70,7 @@ def copy_of_the_project(folder: Path) -> Path:
     """Copy what runs into a folder, for a test that changes a file, and return it."""
     for name in ("pwreset", "templates", "migrations"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("config.py", "wsgi.py", "gunicorn.conf.py"):
+    for name in ("config.py", "config_checks.py", "wsgi.py", "gunicorn.conf.py"):
         shutil.copy(ROOT / name, folder / name)
     return folder
 
