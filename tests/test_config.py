@@ -17,7 +17,7 @@ import config_checks
 from config import ConfigError
 from pwreset import create_app
 from pwreset.extensions import db, mail
-from tests.support.app import MakeApp, PostRoom, Visitor, add_user
+from tests.support.app import MakeApp, Inbox, Visitor, add_user
 from tests.support.settings import GMAIL, KEY, OLD_KEY, PUBLIC, RELAY, problem_of, problems_of
 
 DEFAULTS = {
@@ -358,7 +358,7 @@ def test_emails_can_be_recorded_under_testing(make_app: MakeApp) -> None:
     add_user(app, "alice@example.com", "seven green lanterns drift")
     Visitor(app).ask_for_reset()
     with mail.record_messages() as sent:
-        PostRoom(app).deliver()
+        Inbox(app).deliver()
     assert [message.recipients for message in sent] == [["alice@example.com"]]
 
 
@@ -367,7 +367,7 @@ def test_testing_sends_no_email_to_a_mail_server(make_app: MakeApp) -> None:
     add_user(app, "alice@example.com", "seven green lanterns drift")
     Visitor(app).ask_for_reset()
     with mail.record_messages() as sent:
-        assert PostRoom(app).deliver() == (1, None)
+        assert Inbox(app).deliver() == (1, None)
     assert [message.recipients for message in sent] == [["alice@example.com"]]
 
 
