@@ -1,7 +1,8 @@
-"""smtplib's client with what it lacks.
+"""smtplib's client with what it lacks: a connection that can be aborted, RSET where it is due, and pipelining.
 
-TLS from the first byte on a line that can be cut, RSET where it is due, and sender and recipient in one packet. Decides
-nothing about a mail; `smtp` does.
+Sender and recipient go out in one packet where the server allows it (PIPELINING, RFC 2920), which saves a round trip.
+DATA does not go with them: a server that rejected the recipient could then deliver an empty email.
+This module decides nothing about an email; `smtp` does.
 """
 
 import smtplib
@@ -18,85 +19,100 @@ OK = 250  # RFC 5321 section 4.2.1
 
 
 class SMTPClient(smtplib.SMTP):
-    """smtplib's client, which also lends out its TCP line and knows whether the server accepted the sender."""
+    """smtplib's client, which also hands out its TCP socket and records whether the server accepted the sender.
+
+    Args:
+        host: the mail server.
+        port: its port.
+        tls: the context for TLS from the first byte; None for a plain connection.
+        keep_socket: called with a duplicate of the TCP socket, to abort the connection by.
+        ends_at: when connecting must have succeeded, by `time.monotonic()`.
+
+    Attributes:
+        sender_answered: whether the server replied to MAIL FROM of the current email.
+        sender_accepted: whether it accepted the sender.
+        handed_over: whether the current email was sent to its last byte.
+        pipelining: whether sender and recipient may go out together.
+    """
 
     sender_answered = sender_accepted = False
     handed_over = False
-    one_by_one = False  # whatever the server takes
-    _recipient: str | None = None  # whose RCPT TO goes out with MAIL FROM, until its answer is read
+    pipelining = True
+    _recipient: str | None = None  # whose RCPT TO goes out with MAIL FROM, until its reply is read
 
     def __init__(
         self,
         host: str,
         port: int,
         tls: ssl.SSLContext | None,
-        hold: Callable[[socket.socket], None],
+        keep_socket: Callable[[socket.socket], None],
         ends_at: float,
     ) -> None:
-        self._tls, self._hold, self._ends_at = tls, hold, ends_at
-        # A fixed EHLO name: the default asks DNS for this host's, which no timeout covers.
+        self._tls, self._keep_socket, self._ends_at = tls, keep_socket, ends_at
+        # A fixed EHLO name: the default asks DNS for this host's name, which no timeout covers.
         super().__init__(host, port, "[127.0.0.1]", current_app.config["EMAIL_TIMEOUT"])
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         plain = self._connect_in_time(host, port, timeout)
-        # A duplicate outlives the hand-over to a TLS socket, so the deadline also ends a dripping handshake.
-        self._hold(plain.dup())
+        # A duplicate stays valid when TLS takes the socket over, so a slow handshake can be aborted too.
+        self._keep_socket(plain.dup())
         return self._tls.wrap_socket(plain, server_hostname=host) if self._tls else plain
 
     def _connect_in_time(self, host: str, port: int, timeout: float) -> socket.socket:
-        """Connect to the first address that answers, all of them together within the deadline."""
+        """Connect to the first address that answers; all of them together have until the deadline."""
         failure: OSError = TimeoutError()
         for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             left = self._ends_at - time.monotonic()
             if left <= 0:
                 break
-            line = socket.socket(family, kind, protocol)
-            line.settimeout(min(timeout, left))
+            connection = socket.socket(family, kind, protocol)
+            connection.settimeout(min(timeout, left))
             try:
-                line.connect(address)
+                connection.connect(address)
             except OSError as error:
                 failure = error
-                line.close()
+                connection.close()
             else:
-                line.settimeout(timeout)
-                return line
+                connection.settimeout(timeout)
+                return connection
         raise failure
 
     def sendmail(self, from_addr: str, to_addrs: Any, msg: Any, *options: Any, **more: Any) -> Any:
-        """Send one mail; where the server lets us (RFC 2920), sender and recipient go in one packet: a wait less.
+        """Send one email.
 
-        Where the sender is refused, the answer to the recipient is still to come: nobody may use the line again.
+        After a rejected sender, the reply to the recipient is still to come: the connection must not be used again.
         """
         self.sender_answered = self.sender_accepted = self.handed_over = False
         plain = len(to_addrs) == 1 and to_addrs[0].isascii() and to_addrs[0].isprintable()
-        together = plain and self.has_extn("pipelining") and not self.one_by_one
+        together = plain and self.pipelining and self.has_extn("pipelining")
         self._recipient = to_addrs[0] if together else None
         return super().sendmail(from_addr, to_addrs, msg, *options, **more)
 
     def mail(self, sender: str, options: Any = ()) -> tuple[int, bytes]:
-        """Send MAIL FROM, and note whether it was answered and accepted."""
+        """Send MAIL FROM, and record whether it was answered and accepted."""
         code, reply = super().mail(sender, options)
-        self.sender_answered, self.sender_accepted = True, code == OK
+        self.sender_answered = True
+        self.sender_accepted = code == OK
         return code, reply
 
     def rcpt(self, recip: str, options: Any = ()) -> tuple[int, bytes]:
-        """Send RCPT TO, or read the answer to the one that went along with MAIL FROM."""
+        """Send RCPT TO, or read the reply to the one that went out with MAIL FROM."""
         if self._recipient:
             self._recipient = None
             return self.getreply()
         return super().rcpt(recip, options)
 
     def send(self, s: Any) -> None:
-        """Send; RCPT TO with MAIL FROM; and note when a mail is out with its final dot (RFC 5321 section 4.1.1.4)."""
+        """Send text, with RCPT TO behind MAIL FROM; record the final dot of an email (RFC 5321 section 4.1.1.4)."""
         if self._recipient and isinstance(s, str) and s.startswith("mail "):
             s += f"rcpt TO:{smtplib.quoteaddr(self._recipient)}{smtplib.CRLF}"
         super().send(s)
         self.handed_over |= isinstance(s, bytes) and s.endswith(b"\r\n.\r\n")
 
     def data(self, msg: Any) -> tuple[int, bytes]:
-        """Send the text; a server that refuses it at DATA gets the RSET that smtplib forgets there.
+        """Send the text of the email. A server that rejects it at DATA gets the RSET that smtplib leaves out there.
 
-        Every 2yz in answer to the text is a yes (RFC 5321 section 4.2.1), where smtplib takes 250 alone.
+        Every reply 2yz to the text accepts it (RFC 5321 section 4.2.1); smtplib expects 250.
         """
         try:
             code, reply = super().data(msg)

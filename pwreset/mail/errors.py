@@ -1,7 +1,7 @@
-"""What went wrong with a mail server, in words that say what to do.
+"""How handing an email over can fail, and what to do about it, in words.
 
-Decides the sentence for an error of smtplib, ssl or the socket. The server's own text is not passed on (it may repeat
-an address), only its reply code.
+Decides the sentence for an error of smtplib, ssl or the socket. The server's own text is not passed on, since it may
+repeat an address; only its reply code is.
 """
 
 import smtplib
@@ -16,35 +16,35 @@ REPLIES = range(200, 600)
 
 
 class MailError(Exception):
-    """A mail was not handed over, or nobody knows."""
+    """An email was not handed over, or may not have been. The message is plain words without an address."""
 
 
 class ServerUnavailable(MailError):
-    """The server took no mail at all: unreachable, untrusted, login refused, sender refused. No mail is to blame."""
+    """The server takes no email at all: it is unreachable or untrusted, or it refused the login or the sender."""
 
 
 class Deferred(MailError):
-    """The server, or the line to it, failed on this one mail: it may go through later.
+    """The server, or the connection to it, failed on this email: a later attempt may succeed.
 
     Args:
-        why: in plain words.
-        maybe_sent: the whole mail was handed over and only the answer is missing, so it may have arrived.
+        reason: why, in plain words.
+        maybe_sent: all of the email was handed over and only the reply is missing, so it may have arrived.
     """
 
-    def __init__(self, why: str, *, maybe_sent: bool = False) -> None:
-        super().__init__(why)
+    def __init__(self, reason: str, *, maybe_sent: bool = False) -> None:
+        super().__init__(reason)
         self.maybe_sent = maybe_sent
 
 
 class Refused(MailError):
-    """The server refused this one mail for good."""
+    """The server refused this email for good."""
 
 
 def code_of(error: Exception) -> int:
-    """Return the three-digit reply of the server that an error carries (RFC 5321 section 4.2), or 0.
+    """Return the server's reply code that an error carries (RFC 5321 section 4.2), or 0.
 
-    What is no such reply is 0 too: a line cut after "25", which smtplib reads as 25, or one without a number. So is one
-    without end, for which smtplib makes up a 500.
+    A reply that is not valid is 0 too: one that ends after "25", which smtplib reads as 25, one without a number, and
+    one without an end, for which smtplib invents a 500.
     """
     if _text_of(error) == b"Line too long.":
         return 0
@@ -55,7 +55,7 @@ def code_of(error: Exception) -> int:
 
 
 def is_limit(error: Exception) -> bool:
-    """Whether the server says that the account has sent enough for now, which Gmail says with a permanent code."""
+    """Whether the account has reached its sending limit, which Gmail reports with a permanent code."""
     replies = error.recipients.values() if isinstance(error, smtplib.SMTPRecipientsRefused) else [(0, _text_of(error))]
     return any(b"5.4.5" in reply for _, reply in replies)
 
@@ -66,7 +66,7 @@ def explain(error: Exception) -> str:
         return _explain_login(error)
     if code_of(error):
         return _explain_reply(error)
-    return _explain_line(error)
+    return _explain_connection(error)
 
 
 def _text_of(error: Exception) -> bytes:
@@ -97,12 +97,12 @@ def _explain_reply(error: Exception) -> str:
     return f"the mail server answered {code}"
 
 
-def _explain_line(error: Exception) -> str:
+def _explain_connection(error: Exception) -> str:
     table: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
         (ssl.SSLCertVerificationError, _explain_certificate(error)),
         (ssl.SSLError, "TLS could not be set up: check EMAIL_PORT (587 for EMAIL_USE_TLS, 465 for EMAIL_USE_SSL)"),
         (smtplib.SMTPNotSupportedError, _explain_missing(error)),
-        (UnicodeError, "EMAIL_HOST, EMAIL_USER or EMAIL_PASS holds characters that a mail server can't be told"),
+        (UnicodeError, "EMAIL_HOST, EMAIL_USER or EMAIL_PASS contains characters that can't be sent to a mail server"),
         (socket.gaierror, "the mail server's name was not found: check EMAIL_HOST and this machine's network (DNS)"),
         (TimeoutError, "the mail server did not answer in time: check EMAIL_HOST, EMAIL_PORT and any firewall"),
         (ConnectionRefusedError, "the mail server refused the connection: check EMAIL_HOST and EMAIL_PORT"),
@@ -113,7 +113,7 @@ def _explain_line(error: Exception) -> str:
     if "timed out" in str(error):  # smtplib turns a timeout while reading into SMTPServerDisconnected
         error = TimeoutError()
     known = (sentence for kind, sentence in table if isinstance(error, kind))
-    return next(known, f"the line to the mail server failed ({type(error).__name__})")
+    return next(known, f"the connection to the mail server failed ({type(error).__name__})")
 
 
 def _explain_certificate(error: Exception) -> str:

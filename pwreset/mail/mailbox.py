@@ -1,7 +1,7 @@
-"""Mail kept on this machine instead of sent: `.eml` files, where no mail server is set.
+"""The local mailbox: emails kept on this machine as `.eml` files instead of sent, if no mail server is set.
 
-Decides where they lie, who may read the folder (its owner) and how many are kept. It exists in local mode only, since
-these files hold live links; `create_app` refuses a public start without a mail server.
+Decides where the files are, who may read the folder (its owner) and how many are kept. It exists in local mode only,
+since the files contain live links; `create_app` refuses a public start without a mail server.
 """
 
 import logging
@@ -28,20 +28,20 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class KeptMail:
-    """One mail of the mailbox: the file's name without its ending, and the parsed mail."""
+class KeptEmail:
+    """An email of the mailbox: the file's name without its ending, and the parsed message."""
 
     id: str
-    mail: EmailMessage
+    message: EmailMessage
 
-    subject = property(lambda self: str(self.mail["Subject"]))
-    to = property(lambda self: str(self.mail["To"]))
-    sender = property(lambda self: str(self.mail["From"]))
+    subject = property(lambda self: str(self.message["Subject"]))
+    to = property(lambda self: str(self.message["To"]))
+    sender = property(lambda self: str(self.message["From"]))
 
     @property
     def date(self) -> datetime:
-        """When it was written, aware."""
-        return self.mail["Date"].datetime  # type: ignore[no-any-return]
+        """When it was written, with its time zone."""
+        return self.message["Date"].datetime  # type: ignore[no-any-return]
 
     @property
     def text(self) -> str:
@@ -50,16 +50,16 @@ class KeptMail:
 
     @property
     def html(self) -> str:
-        """The HTML part; empty where there is none."""
+        """The HTML part; empty if there is none."""
         return self._part("html")
 
     @property
     def has_html(self) -> bool:
         """Whether there is an HTML part."""
-        return self.mail.get_body(("html",)) is not None
+        return self.message.get_body(("html",)) is not None
 
     def _part(self, kind: str) -> str:
-        part = self.mail.get_body((kind,))
+        part = self.message.get_body((kind,))
         return str(part.get_content()) if part else ""
 
 
@@ -71,13 +71,13 @@ class MailboxConnection(Connection):
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):  # what can't be written can't be pruned either
+        with suppress(OSError):  # a folder that can't be written can't be pruned either
             _prune()
 
     def send(self, message: Message, envelope_from: str | tuple[str, str] | None = None) -> None:
-        """Write one mail; a second copy of the same mail takes the first one's place.
+        """Write one email; a second copy of it replaces the first.
 
-        The name of the file is the Message-ID's local part, so nothing a client sent can choose it.
+        The file's name is the local part of the Message-ID, so nothing that a visitor sent can choose it.
 
         Raises:
             ServerUnavailable: if the folder can't be written.
@@ -86,8 +86,8 @@ class MailboxConnection(Connection):
         try:
             _keep(identity_of(message), text)
         except OSError as error:
-            why = f"the mailbox can't be written ({error.strerror})"
-            raise ServerUnavailable(why) from None
+            reason = f"the mailbox can't be written ({error.strerror})"
+            raise ServerUnavailable(reason) from None
         self.num_emails += 1
         announce(message)
 
@@ -104,37 +104,37 @@ def _keep(identity: str, text: bytes) -> None:
 
 
 def identity_of(message: Message) -> str:
-    """Return the name a mail is kept under."""
+    """Return the name that an email is kept under."""
     return re.sub(r"[^0-9a-z]", "", message.msgId.partition("@")[0].lower())
 
 
 def announce(message: Message) -> None:
-    """Send Flask-Mail's signal for a mail that is out; a receiver that fails must not make it look unsent."""
+    """Send Flask-Mail's signal for a sent email; a receiver that fails must not make it look unsent."""
     try:
         email_dispatched.send(current_app._get_current_object(), message=message)  # type: ignore[attr-defined]  # noqa: SLF001
-    except Exception as error:  # noqa: BLE001 (it is the receiver's, and may hold the mail)
+    except Exception as error:  # noqa: BLE001 (the receiver's error, which may contain the email)
         logger.error("A receiver of email_dispatched failed (%s)", type(error).__name__)  # noqa: TRY400
 
 
 def mailbox_folder() -> Path:
-    """Return the folder of the kept mail, made on first use with access for its owner only."""
+    """Return the folder, created on first use with access for its owner only."""
     folder = Path(current_app.instance_path) / "mailbox"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 
-def kept_mails() -> list[KeptMail]:
-    """Return the kept mails, newest first."""
-    return [mail for path in _newest_first() if (mail := kept_mail(path.stem))]
+def kept_emails() -> list[KeptEmail]:
+    """Return the kept emails, newest first."""
+    return [email for path in _newest_first() if (email := kept_email(path.stem))]
 
 
-def kept_mail(identity: str) -> KeptMail | None:
-    """Return one kept mail, or None; an identity is lower-case letters and digits, so it can't leave the folder."""
+def kept_email(identity: str) -> KeptEmail | None:
+    """Return one kept email, or None; an identity is lower-case letters and digits, so it can't leave the folder."""
     path = mailbox_folder() / f"{identity}.eml"
     if not re.fullmatch(r"[0-9a-z]{1,64}", identity):
         return None
     try:
-        return KeptMail(identity, message_from_bytes(path.read_bytes(), policy=policy.default))
+        return KeptEmail(identity, message_from_bytes(path.read_bytes(), policy=policy.default))
     except FileNotFoundError:
         return None
 

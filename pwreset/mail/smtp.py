@@ -1,9 +1,10 @@
-"""How a written mail is handed to a mail server: certificates verified, bounded in time, one connection for a batch.
+"""How an email reaches a mail server: verified certificates, bounded time, one connection for a batch.
 
-Decides whose failure a failure is: the server's (nothing was handed over, every mail waits), or the one mail's.
-Flask-Mail checks no certificate, has no timeout and loses its socket when a login fails, so its `Connection` is
-replaced and only its settings, message and signal are kept. A server's own words never leave this module: they may
-repeat an address.
+Decides whose failure a failure is: the server's (nothing was handed over, and all emails wait) or the single email's.
+A refused sender is the server's, since every other email has the same sender; with a sender of its own, or SMTPUTF8, it
+is that email's. Flask-Mail checks no certificate, has no timeout and leaks its socket when a login fails, so its
+`Connection` is replaced; its settings, message and signal stay. The server's own words never leave this package: they
+may repeat an address.
 """
 
 import smtplib
@@ -24,17 +25,17 @@ from pwreset.mail.client import SMTPClient
 from pwreset.mail.errors import Deferred, MailError, Refused, ServerUnavailable, code_of, explain, is_limit
 from pwreset.mail.mailbox import MailboxConnection, announce
 
-ONE_BY_ONE = 600.0  # seconds without PIPELINING after a server fell silent over it
+NO_PIPELINING = 600.0  # seconds without pipelining after a server stopped answering to it
 PERMANENT = 500  # RFC 5321 section 4.2.1
-TOO_LARGE = 552  # RFC 1870 section 6.1: said to MAIL FROM, but of this mail
+TOO_LARGE = 552  # RFC 1870 section 6.1: a reply to MAIL FROM that is about this email
 
 
 class VerifyingConnection(Connection):
-    """Flask-Mail's connection, opened at the first mail and kept for the next ones."""
+    """Flask-Mail's connection, opened for the first email and kept for the next ones."""
 
     host: SMTPClient | None
-    _line: socket.socket | None = None
-    _late = False
+    _socket: socket.socket | None = None
+    _is_late = False
     _ends_at = float("inf")
 
     def __enter__(self) -> Self:
@@ -44,16 +45,17 @@ class VerifyingConnection(Connection):
     def __exit__(self, *_: object) -> None:
         if self.host is not None:
             with self.deadline(), suppress(smtplib.SMTPException, OSError):
-                # The mail is accepted by now: a failing QUIT must not make it look unsent.
+                # The emails are accepted by now: a failed QUIT must not make them look unsent.
                 self.host.quit()
         self.close()
 
     def send(self, message: Message, envelope_from: str | tuple[str, str] | None = None) -> None:
-        """Hand one mail over, within EMAIL_DEADLINE seconds.
+        """Hand one email over, within EMAIL_DEADLINE seconds.
 
         Raises:
-            ServerUnavailable: nothing was handed over, and no other mail would be.
-            Deferred, Refused: this mail failed, for now or for good.
+            ServerUnavailable: nothing was handed over, and no other email would be.
+            Deferred: this email failed for now.
+            Refused: this email failed for good.
         """
         reused = self.host is not None
         with self.deadline():
@@ -62,16 +64,16 @@ class VerifyingConnection(Connection):
             except ServerUnavailable:
                 if not reused:
                     raise
-                self._transmit(message, envelope_from)  # the server may just have closed an idle connection
+                self._transmit(message, envelope_from)  # the server may have closed an idle connection
         announce(message)
         self.num_emails += 1
 
     def configure_host(self) -> SMTPClient:
-        """Connect, switch to verified TLS where it was asked for, and log in; the socket is closed on any failure."""
+        """Connect, switch to verified TLS if it is set, and log in; any failure closes the socket."""
         host = self.connect()
         try:
             self.secure(host)
-            host.ehlo_or_helo_if_needed()  # not as a part of some mail, whose failure it would be
+            host.ehlo_or_helo_if_needed()  # here, so that its failure is not one email's
             self.login(host)
         except BaseException:
             host.close()
@@ -79,116 +81,117 @@ class VerifyingConnection(Connection):
         return host
 
     def connect(self) -> SMTPClient:
-        """Open the line; with EMAIL_USE_SSL, TLS from the first byte."""
+        """Open the connection; with EMAIL_USE_SSL, TLS from the first byte."""
         tls = ssl.create_default_context() if self.mail.use_ssl else None
-        return SMTPClient(self.mail.server, int(self.mail.port or 0), tls, self._hold, self._ends_at)
+        return SMTPClient(self.mail.server, int(self.mail.port or 0), tls, self._keep_socket, self._ends_at)
 
     def secure(self, host: SMTPClient) -> None:
-        """Switch to TLS; raises where the server offers none or its certificate is not the host's."""
+        """Switch to TLS; raises if the server offers none, or its certificate is not the host's."""
         if self.mail.use_tls:
             host.starttls(context=ssl.create_default_context())
 
     def login(self, host: SMTPClient) -> None:
-        """Log in, if there is an account to log in with."""
+        """Log in, if there is an account."""
         if self.mail.username and self.mail.password:
             host.login(self.mail.username, self.mail.password)
 
     def close(self) -> None:
-        """Drop the connection without a word."""
+        """Close the connection without QUIT."""
         if self.host is not None:
             self.host.close()
-        if self._line is not None:
-            self._line.close()
-        self.host = self._line = None
+        if self._socket is not None:
+            self._socket.close()
+        self.host = self._socket = None
 
     def explain(self, error: Exception) -> str:
-        """Return what went wrong, in plain words; a line cut at the deadline looks as if the server had closed it."""
+        """Return what went wrong in plain words; an aborted connection looks as if the server had closed it."""
         deadline = f"{current_app.config['EMAIL_DEADLINE']:g} s"
-        return f"the mail server took longer than {deadline}" if self._late else explain(error)
+        return f"the mail server took longer than {deadline}" if self._is_late else explain(error)
 
     @contextmanager
     def deadline(self) -> Iterator[None]:
-        """Bound everything inside to EMAIL_DEADLINE seconds by cutting the TCP line (not the DNS lookup)."""
-        self._late = False
+        """Bound everything inside to EMAIL_DEADLINE seconds by aborting the connection (but not a DNS lookup)."""
+        self._is_late = False
         seconds = current_app.config["EMAIL_DEADLINE"]
         self._ends_at = time.monotonic() + seconds
-        timer = Timer(seconds, self._cut)
+        timer = Timer(seconds, self._abort)
         timer.daemon = True
-        with suppress(RuntimeError):  # Python starts no thread any more while it ends; the timeouts still bound the end
+        with suppress(RuntimeError):  # Python starts no thread while it shuts down; the timeouts still hold
             timer.start()
         try:
             yield
         finally:
             timer.cancel()
 
-    def _hold(self, line: socket.socket) -> None:
-        if self._line is not None:
-            self._line.close()
-        self._line = line
-        if self._late:
-            self._cut()
+    def _keep_socket(self, connection: socket.socket) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        self._socket = connection
+        if self._is_late:
+            self._abort()
 
-    def _cut(self) -> None:
-        self._late = True
+    def _abort(self) -> None:
+        self._is_late = True
         with suppress(OSError, AttributeError):
-            self._line.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+            self._socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
 
     def _transmit(self, message: Message, envelope_from: str | tuple[str, str] | None) -> None:
         sender = envelope(parseaddr(str(envelope_from or message.sender))[1])
         recipients = [envelope(str(address)) for address in message.send_to]
-        # MAIL FROM, or its SMTPUTF8, is not what every other mail begins with, so a refusal of it says nothing of them.
+        # A sender of its own, or SMTPUTF8: a refusal of MAIL FROM says nothing about other emails.
         peculiar = message.sender != self.mail.default_sender or not "".join(recipients).isascii()
         reused = self.host is not None
         self.host = self.host or self._open()
-        self.host.one_by_one = time.monotonic() < current_app.extensions["pwreset"].no_pipelining_until
+        state = current_app.extensions["pwreset"]
+        self.host.pipelining = time.monotonic() >= state.no_pipelining_until
         try:
             if "".join([sender, *recipients]).isascii():
                 self.host.sendmail(sender, recipients, message.as_bytes())
-            else:  # asks for SMTPUTF8, and writes the headers with it
+            else:  # asks for SMTPUTF8, and encodes the headers for it
                 self.host.send_message(message._message(), sender, recipients)  # noqa: SLF001
         except (smtplib.SMTPException, OSError) as error:
-            if not self.host.sender_answered:  # at which of several commands it failed shows when they go one by one
-                current_app.extensions["pwreset"].no_pipelining_until = time.monotonic() + ONE_BY_ONE
-            failure = self._judge(error, peculiar=peculiar, reused=reused)
-            self._keep_or_close(error)
+            if not self.host.sender_answered:  # one command at a time shows which one failed
+                state.no_pipelining_until = time.monotonic() + NO_PIPELINING
+            failure = self._failure(error, peculiar=peculiar, reused=reused)
+            self._close_unless_refused(error)
             raise failure from None  # the original may repeat an address
 
     def _open(self) -> SMTPClient:
         try:
             return self.configure_host()
-        except Exception as error:  # noqa: BLE001 (also what smtplib raises for a name or a login it can't encode)
+        except Exception as error:  # noqa: BLE001 (also what smtplib raises for a name or login it can't encode)
             failure = ServerUnavailable(self.explain(error))
             self.close()
-            raise failure from None  # the original may hold the password
+            raise failure from None  # the original may contain the password
 
-    def _judge(self, error: Exception, *, peculiar: bool, reused: bool) -> MailError:
-        why = self.explain(error)
+    def _failure(self, error: Exception, *, peculiar: bool, reused: bool) -> MailError:
+        reason = self.explain(error)
         if isinstance(error, smtplib.SMTPNotSupportedError):
             return Refused("the mail server does not take international addresses (SMTPUTF8)")
-        of_this_mail = code_of(error) == TOO_LARGE or peculiar
-        if self.host is None or not (self.host.sender_accepted or of_this_mail):
-            return ServerUnavailable(why)
-        if reused and not self.host.sender_answered:  # an idle line that was closed is nobody's failure
-            return ServerUnavailable(why)
+        about_this_email = code_of(error) == TOO_LARGE or peculiar
+        if self.host is None or not (self.host.sender_accepted or about_this_email):
+            return ServerUnavailable(reason)
+        if reused and not self.host.sender_answered:  # the server closed an idle connection: nobody's failure
+            return ServerUnavailable(reason)
         if code_of(error) >= PERMANENT and not is_limit(error):
-            return Refused(why)
-        return Deferred(why, maybe_sent=self.host.handed_over and not code_of(error))
+            return Refused(reason)
+        return Deferred(reason, maybe_sent=self.host.handed_over and not code_of(error))
 
-    def _keep_or_close(self, error: Exception) -> None:
-        # After a plain refusal smtplib has sent RSET and the line is good for the next mail. After an answer that made
-        # no sense it is not: what the server says next may be the answer to something else.
+    def _close_unless_refused(self, error: Exception) -> None:
+        # After a plain refusal smtplib has sent RSET, and the connection can be used for the next email. After a reply
+        # that is no SMTP it can't: the server's next reply may belong to something else.
         refused = isinstance(error, (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)) and code_of(error)
-        if not refused or self._late:
+        if not refused or self._is_late:
             self.close()
 
 
 class VerifyingMail(Mail):
-    """Flask-Mail with our connections: to the mail server, or into the local mailbox where there is none."""
+    """Flask-Mail with our connections: to the mail server, or into the local mailbox if none is set."""
 
     def connect(self) -> Connection:
-        """Return a connection for one batch of mails; use it in a `with` statement."""
+        """Return a connection for a batch of emails; use it in a `with` statement."""
         state = current_app.extensions["mail"]
         if state.server is None:
             return MailboxConnection(state)
-        # Flask-Mail's own sends nothing under TESTING (MAIL_SUPPRESS_SEND), and reports what it would have sent.
+        # Under TESTING Flask-Mail's own connection sends nothing (MAIL_SUPPRESS_SEND), and signals what it would send.
         return Connection(state) if state.suppress else VerifyingConnection(state)

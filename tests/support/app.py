@@ -12,7 +12,7 @@ from sqlalchemy import update
 
 from pwreset import accounts, create_app
 from pwreset.extensions import db
-from pwreset.mail.mailbox import kept_mails
+from pwreset.mail.mailbox import kept_emails
 from pwreset.models import OutboxMessage, User
 from pwreset.outbox.delivery import deliver_pending
 from tests.support.pages import csrf_token, link_in, path_of
@@ -87,7 +87,7 @@ class Inbox:
     def emails(self) -> list[EmailMessage]:
         """Return the emails in the mailbox, oldest first."""
         with self.app.app_context():
-            return [kept.mail for kept in reversed(kept_mails())]
+            return [kept.message for kept in reversed(kept_emails())]
 
     def deliver_one(self) -> EmailMessage:
         """Deliver, and return the one new mail; fails where there is none or more than one."""

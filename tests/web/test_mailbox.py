@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from pwreset.mail.mailbox import KEPT, kept_mail, kept_mails
+from pwreset.mail.mailbox import KEPT, kept_email, kept_emails
 from tests.support.app import Inbox, MakeApp, add_user
 from tests.support.outbox import ask, deliver, wait_over
 from tests.support.pages import link_in
@@ -24,7 +24,7 @@ def folder(app: Flask) -> Path:
 
 def kept_ids(app: Flask) -> list[str]:
     with app.app_context():
-        return [kept.id for kept in kept_mails()]
+        return [kept.id for kept in kept_emails()]
 
 
 def age(folder: Path, identity: str, seconds: int) -> None:
@@ -154,7 +154,7 @@ def test_no_name_leads_out_of_the_folder(identity: str, ending: str, app: Flask,
 
 def test_a_name_with_a_zero_byte_is_no_mail(app: Flask) -> None:
     with app.app_context():
-        assert kept_mail("a\x00b") is None
+        assert kept_email("a\x00b") is None
 
 
 PAGES = ["/mailbox/", "/mailbox/{}", "/mailbox/{}/html"]
