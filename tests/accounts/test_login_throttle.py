@@ -10,6 +10,7 @@ import pytest
 import time_machine
 from flask import Flask
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from pwreset import accounts
 from pwreset.accounts import login_throttle
@@ -209,6 +210,36 @@ def test_fifty_simultaneous_tries_are_all_counted(make_app: MakeApp, failed_befo
     assert sorted(counts) == list(range(failed_before + 1, failed_before + 51))
     with app.app_context():
         assert db.session.query(LoginFailures).one().failures == failed_before + 50
+
+
+def test_a_login_and_the_end_of_its_password_do_not_deadlock(
+    app: Flask, alice: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both write to the account first and then to its failures, so that one waits for the other."""
+    clear_network = login_throttle.clear_network
+    errors: list[Exception] = []
+
+    def end_password() -> None:
+        with app.app_context():
+            try:
+                accounts.revoke(accounts.find(ALICE), password=True)
+                db.session.commit()
+            except OperationalError as error:
+                errors.append(error)
+
+    thread = threading.Thread(target=end_password)
+
+    def clear_network_later(address: str, client_address: str | None) -> None:
+        thread.start()
+        thread.join(0.5)  # seconds; it can't end before this login commits
+        clear_network(address, client_address)
+
+    monkeypatch.setattr(login_throttle, "clear_network", clear_network_later)
+    with app.app_context():
+        assert accounts.authenticate(ALICE, PASSWORD, RequestInfo(HOME)) is not None
+        db.session.commit()
+    thread.join()
+    assert errors == []
 
 
 @pytest.mark.parametrize("failed_before", [0, 5, 6], ids=["first failure", "start of a wait", "throttled"])
