@@ -112,9 +112,10 @@ class Counter(db.Model):  # type: ignore[name-defined]
 
 
 class LoginFailures(db.Model):  # type: ignore[name-defined]
-    """How often logins to one account failed from one network, and until when that network waits.
+    """How many logins to one account failed from one network, and until when that network has to wait.
 
-    `account` is a keyed hash of the address typed: there need be no account, and some type a password there.
+    `account` is a keyed hash of the address that was typed. The account may not exist, and the "address" may be a
+    password that was typed into the wrong field.
     """
 
     __tablename__ = "login_failures"
@@ -128,10 +129,10 @@ class LoginFailures(db.Model):  # type: ignore[name-defined]
 
 
 class RevokedSession(db.Model):  # type: ignore[name-defined]
-    """A session that was logged out: its cookie is signed for days to come, and may have been copied."""
+    """A session that was logged out. Its cookie may have been copied, and its signature stays valid for days."""
 
     __tablename__ = "ended_sessions"
     __table_args__ = (Index(None, "ended_at"),)
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    ended_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
+    revoked_at: Mapped[datetime] = mapped_column("ended_at", UTCDateTime, default=utcnow)

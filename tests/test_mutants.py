@@ -88,11 +88,11 @@ def test_the_plan_names_files_that_are_there_and_a_reason_for_each_survivor() ->
 
 
 def test_a_module_is_changed_in_a_copy_and_each_change_has_a_verdict() -> None:
-    module = ROOT / "pwreset" / "passwords" / "preparation.py"
+    module = ROOT / "pwreset" / "passwords" / "hashing.py"
     before = module.read_bytes()
-    part = Part("passwords", ["passwords/preparation.py"], ["passwords/test_preparation.py"], "becomes or composed")
+    part = Part("passwords", ["passwords/hashing.py"], ["passwords/test_hashing.py"], "becomes or composed or usable")
     found = outcomes(part)
-    assert {outcome.module for outcome in found} == {"passwords/preparation.py"}
+    assert {outcome.module for outcome in found} == {"passwords/hashing.py"}
     assert {outcome.status for outcome in found} <= {"killed", "survived", "timeout", "no tests"}
     assert sum(outcome.noticed for outcome in found) > len(found) / 2
     assert all("` → `" in outcome.change for outcome in found)

@@ -1,9 +1,11 @@
-"""Slows down who guesses passwords: for each account and each network it is guessed from.
+"""Limits how fast passwords can be guessed, for each account and each network.
 
-Decides how long a network waits after failed logins to one account: not at all at first, then twice as long each time.
-Another network does not wait, so nobody locks somebody else out; an address without an account makes wait just the
-same. A try is counted before its password is looked at, since of many tries at once all would find the same count. It
-must not look accounts up, and keeps no address: what was typed is stored as a keyed hash.
+After LOGIN_FREE_FAILURES failed logins in a row, a network must wait before its next try at that account, and each
+further failure doubles the wait. Other networks don't wait, so nobody can lock the owner out. An address without an
+account is throttled in the same way and by the same statements, so the throttle does not reveal who has an account.
+
+A try is counted before its password is checked: otherwise many tries at once would all find the same count.
+This module must not look up accounts. It stores no address, only a keyed hash of what was typed.
 """
 
 import hmac
@@ -12,24 +14,24 @@ from hashlib import sha256
 from math import ceil
 
 from flask import current_app
-from sqlalchemy import ColumnElement, and_, case, delete, literal, or_, select
+from sqlalchemy import delete
 
 from pwreset.addresses import email_key
-from pwreset.clock import utcnow
-from pwreset.database import INSERT, UTCDateTime
+from pwreset.clock import CLOCK_TOLERANCE, utcnow
+from pwreset.database import INSERT
 from pwreset.extensions import db
 from pwreset.models import LoginFailures
 from pwreset.request_info import network_of
 
-KEPT = timedelta(days=1)  # without a failure in between
-CLOCKS_DIFFER = timedelta(minutes=2)  # between two machines, and nobody's clock was set
+RETENTION = timedelta(days=1)
+"""How long failures count after the last of them."""
 
 
 class LoginThrottled(Exception):
-    """The password is not looked at, be it right or wrong.
+    """Too many logins failed, so the password was not checked.
 
     Args:
-        seconds: until the next try is looked at, at least 1.
+        retry_after: seconds until the next try is allowed, at least 1.
     """
 
     def __init__(self, retry_after: int) -> None:
@@ -38,56 +40,61 @@ class LoginThrottled(Exception):
 
 
 def count_attempt(address: str, client_address: str | None) -> int:
-    """Count a login as failed until it turns out right, and commit.
+    """Count a login as failed before its password is checked, and commit; `clear_network` undoes it.
 
     Args:
         address: as typed; all spellings of one address count together.
-        client_address: where it comes from.
+        client_address: the IP address that the login comes from.
 
     Returns:
-        How many failed in a row, this one too; 0 with RATELIMIT_ENABLED=false, where nothing is counted.
+        The number of failures in a row, this one included; 0 with RATELIMIT_ENABLED=false, where nothing is counted.
 
     Raises:
-        LoginThrottled: the failures before this one say so; nothing is counted then.
+        LoginThrottled: the network has to wait after earlier failures. This try is not counted.
     """
     if not current_app.config["RATELIMIT_ENABLED"]:
         return 0
-    now, mine = utcnow(), (_hashed(address), network_of(client_address))
-    failures = _count(mine, now)
+    now = utcnow()
+    row = _locked_row(_hashed(address), network_of(client_address), now)
+    if wait := _remaining_wait(row, now):
+        db.session.rollback()
+        raise LoginThrottled(ceil(wait.total_seconds()))
+    failures = _add_failure(row, now)
     db.session.commit()
-    if failures is None:
-        raise LoginThrottled(_seconds_left(mine, now))
     return failures
 
 
 def clear_network(address: str, client_address: str | None) -> None:
-    """Take back in the present transaction what failed from one network: the password was right."""
-    here = LoginFailures.network == network_of(client_address)
-    db.session.execute(delete(LoginFailures).where(LoginFailures.account == _hashed(address), here))
+    """Delete an account's failures from one network, after a correct password. The caller commits."""
+    same_network = LoginFailures.network == network_of(client_address)
+    db.session.execute(delete(LoginFailures).where(LoginFailures.account == _hashed(address), same_network))
 
 
 def clear_account(address: str) -> None:
-    """Take back in the present transaction what failed from anywhere: the account has a new password."""
+    """Delete an account's failures from all networks, after a new password was set. The caller commits."""
     db.session.execute(delete(LoginFailures).where(LoginFailures.account == _hashed(address)))
 
 
 def purge() -> None:
-    """Delete in the present transaction what is forgotten by now."""
-    db.session.execute(delete(LoginFailures).where(LoginFailures.failed_at < utcnow() - KEPT))
+    """Delete failures that no longer count. The caller commits."""
+    db.session.execute(delete(LoginFailures).where(LoginFailures.failed_at < utcnow() - RETENTION))
 
 
 def is_throttled(failures: int) -> bool:
-    """Whether so many failures in a row make a network wait."""
+    """Whether a network has to wait after this many failures in a row."""
     return failures > int(current_app.config["LOGIN_FREE_FAILURES"])
 
 
 def wait_after(failures: int) -> timedelta:
-    """Return how long a network waits after so many failures in a row."""
+    """Return how long a network has to wait after this many failures in a row."""
     if not is_throttled(failures):
         return timedelta()
     doublings = min(failures - current_app.config["LOGIN_FREE_FAILURES"] - 1, 20)
-    seconds = current_app.config["LOGIN_FIRST_WAIT"] * 2**doublings
-    return timedelta(seconds=min(seconds, current_app.config["LOGIN_LONGEST_WAIT"]))
+    return min(timedelta(seconds=current_app.config["LOGIN_FIRST_WAIT"] * 2**doublings), _longest_wait())
+
+
+def _longest_wait() -> timedelta:
+    return timedelta(seconds=current_app.config["LOGIN_LONGEST_WAIT"])
 
 
 def _hashed(address: str) -> str:
@@ -95,47 +102,31 @@ def _hashed(address: str) -> str:
     return hmac.digest(key, b"login failures of " + email_key(address).encode(), sha256).hex()
 
 
-def _count(mine: tuple[str, str], now: datetime) -> int | None:
-    # One statement: of many tries at once each finds the count of the one before.
-    table = INSERT[db.engine.dialect.name](LoginFailures)
-    first = table.values(account=mine[0], network=mine[1], failures=1, failed_at=now)  # one is free at least
-    counted = first.on_conflict_do_update(
-        index_elements=["account", "network"], set_=_one_more(now), where=_may_try(now)
-    )
-    failures: int | None = db.session.scalar(counted.returning(LoginFailures.failures))
+def _locked_row(account: str, network: str, now: datetime) -> LoginFailures:
+    """Return the row of an account and a network, created if missing, and locked until the transaction ends.
+
+    The update changes nothing. It takes the row's lock on PostgreSQL and the write lock on SQLite, also where two
+    first failures come at once, and the row it returns is the latest one. SELECT ... FOR UPDATE does neither: SQLite
+    ignores it, and on PostgreSQL it finds no row to lock before the first failure.
+    """
+    new = INSERT[db.engine.dialect.name](LoginFailures)
+    new = new.values(account=account, network=network, failures=0, failed_at=now)
+    locked = new.on_conflict_do_update(
+        index_elements=["account", "network"], set_={"failures": LoginFailures.failures}
+    ).returning(LoginFailures)
+    row: LoginFailures = db.session.scalars(locked, execution_options={"populate_existing": True}).one()
+    return row
+
+
+def _remaining_wait(row: LoginFailures, now: datetime) -> timedelta:
+    wait = (row.wait_until or now) - now
+    # A wait that is longer than the longest one was written before a clock was set back.
+    return wait if timedelta() < wait <= _longest_wait() + CLOCK_TOLERANCE else timedelta()
+
+
+def _add_failure(row: LoginFailures, now: datetime) -> int:
+    row.failures = failures = 1 if row.failed_at < now - RETENTION else row.failures + 1
+    row.failed_at = now
+    # NULL rather than `now` if there is no wait, because another machine's clock may be slightly behind.
+    row.wait_until = now + wait_after(failures) if is_throttled(failures) else None
     return failures
-
-
-def _wait_until(now: datetime, failures: int) -> datetime | None:
-    # NULL and not `now`: another process may read the clock a little earlier.
-    return now + wait_after(failures) if is_throttled(failures) else None
-
-
-def _may_try(now: datetime) -> ColumnElement[bool]:
-    # A wait that lasts longer than any was begun before the clock was set back.
-    over, longest = LoginFailures.wait_until <= now, timedelta(seconds=current_app.config["LOGIN_LONGEST_WAIT"])
-    return or_(LoginFailures.wait_until.is_(None), over, LoginFailures.wait_until > now + longest + CLOCKS_DIFFER)
-
-
-def _one_more(now: datetime) -> dict[str, object]:
-    long_ago = LoginFailures.failed_at < now - KEPT
-    waits, failures = [(long_ago, _moment(None))], 1  # a first failure, as in `_count`
-    while wait_after(failures) < timedelta(seconds=current_app.config["LOGIN_LONGEST_WAIT"]):
-        failures += 1
-        waits.append((LoginFailures.failures == failures - 1, _moment(_wait_until(now, failures))))
-    return {
-        "failures": case((long_ago, 1), else_=LoginFailures.failures + 1),
-        "failed_at": now,
-        "wait_until": case(*waits, else_=_moment(_wait_until(now, failures))),
-    }
-
-
-def _moment(moment: datetime | None) -> ColumnElement[datetime | None]:
-    return literal(moment, UTCDateTime)
-
-
-def _seconds_left(mine: tuple[str, str], now: datetime) -> int:
-    pair = and_(LoginFailures.account == mine[0], LoginFailures.network == mine[1])
-    until = db.session.scalar(select(LoginFailures.wait_until).where(pair))
-    db.session.rollback()
-    return max(1, ceil(((until or now) - now).total_seconds()))

@@ -103,8 +103,9 @@ def revoke(user: User, *, password: bool = False) -> None:
     values: dict[str, Any] = {"security_stamp": new_security_stamp(), "cooldown_started_at": None}
     if password:
         values["password_hash"] = make_password(secrets.token_urlsafe(32))
-        login_throttle.clear_account(user.email)
     db.session.execute(update(User).where(User.id == user.id, User.is_active).values(**values))
+    if password:
+        login_throttle.clear_account(user.email)  # after the account, as in a login, or the two could deadlock
 
 
 def set_active(user: User, *, active: bool) -> None:

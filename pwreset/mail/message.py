@@ -31,9 +31,11 @@ class Message(flask_mail.Message):
     def _message(self) -> EmailMessage:  # type: ignore[override]
         email = EmailMessage(policy=policy.SMTPUTF8 if not self._is_ascii() else policy.SMTP)
         name, address = parseaddr(str(self.sender))
-        email["Subject"], mail["From"] = self.subject, formataddr((name, envelope(address)))
-        eemail["To"] = ", ".join(envelope(str(address)) for address in self.recipients)
-        email["Date"], mail["Message-ID"] = format_datetime(utcnow()), self.msgId
+        email["Subject"] = self.subject
+        email["From"] = formataddr((name, envelope(address)))
+        email["To"] = ", ".join(envelope(str(address)) for address in self.recipients)
+        email["Date"] = format_datetime(utcnow())
+        email["Message-ID"] = self.msgId
         for name, text in (self.extra_headers or {}).items():
             email[name] = text
         email.set_content(self.body, cte=_transfer_encoding(self.body or ""))

@@ -1,28 +1,34 @@
 """Decides which passwords are accepted, and how they are stored and checked.
 
-Two walks meet in `prepare`: `validate_password` then `make_password` when a password is set, `check_password` when
-it is used. Names and meanings are those of django.contrib.auth.
+`validate_password` and then `make_password` run when a password is set, `check_password` when it is used; both
+`prepare` it first. Names and meanings are those of django.contrib.auth.
 
-This package must not know Flask, the database or the User model; a user is any object with an `email`.
+This package must not import Flask, the database or the User model; a user is any object with an `email`.
 """
 
-from pwreset.passwords.common import CommonPasswordValidator
-from pwreset.passwords.errors import ValidationError
-from pwreset.passwords.hashing import check_password, is_password_usable, make_password, password_needs_rehash
-from pwreset.passwords.preparation import MAX_LENGTH, prepare
-from pwreset.passwords.similarity import UserAttributeSimilarityValidator
-from pwreset.passwords.strength import StrengthValidator
-from pwreset.passwords.validation import (
-    PasswordValidator,
-    default_validators,
-    password_validators_help_texts,
-    validate_password,
+from pwreset.passwords.hashing import (
+    MAX_LENGTH,
+    check_password,
+    is_password_usable,
+    make_password,
+    password_needs_rehash,
+    prepare,
 )
-from pwreset.passwords.validators import (
+from pwreset.passwords.strength import (
+    CommonPasswordValidator,
+    StrengthValidator,
+    UserAttributeSimilarityValidator,
+    default_validators,
+)
+from pwreset.passwords.validation import (
     MaximumLengthValidator,
     MinimumLengthValidator,
     NumericPasswordValidator,
+    PasswordValidator,
     PrintableValidator,
+    ValidationError,
+    password_validators_help_texts,
+    validate_password,
 )
 
 __all__ = [

@@ -1,33 +1,65 @@
-"""Decides how passwords are stored, and whether one matches what is stored.
+"""Decides which spellings of a password are equal, how passwords are stored, and whether one matches what is stored.
 
-argon2id with the first parameters OWASP's Password Storage Cheat Sheet gives for 19 MiB: t=2, m=19456 KiB, p=1.
+Hashes are argon2id with the first parameters of OWASP's Password Storage Cheat Sheet: t=2, m=19456 KiB, p=1.
 
-Each check costs one hash, whatever is stored. A login that answers faster for an address without an account, or
-for an account without a password, tells strangers who has one: CVE-2024-39329 was that in Django, for accounts
-with an unusable password. So `check_password` takes None for "no such user", and callers need no branch of their
-own. A stored hash of other parameters takes its own time until the next login makes it anew, as in Django.
+Each check costs one hash, whatever is stored. If a login answered faster for an address without an account, or for an
+account without a password, it would reveal who has one (CVE-2024-39329: Django, accounts with an unusable password).
+So `check_password` takes None for "no such user", and callers need no branch of their own. A hash with other
+parameters takes its own time until the next login replaces it, as in Django.
 
-This module must not judge whether a password is good (`validation.py` does), must not touch the database, and
-must not put a password into an exception.
+This module must not judge passwords (`validation.py` does), use the database, or put a password into an exception.
 """
 
 import contextlib
 import re
 import secrets
 import string
+import unicodedata
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 
-from pwreset.passwords.preparation import MAX_LENGTH, prepare
-
-UNUSABLE_PASSWORD_PREFIX = "!"  # noqa: S105 (no password, the mark of none)
+MAX_LENGTH = 1024
+"""The longest password that is hashed, in code points after `prepare`."""
+UNUSABLE_PASSWORD_PREFIX = "!"  # noqa: S105 (not a password, but the marker for none)
 UNUSABLE_PASSWORD_SUFFIX_LENGTH = 40
-_SUFFIX_ALPHABET = string.ascii_letters + string.digits
 
 hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
 
+_SUFFIX_ALPHABET = string.ascii_letters + string.digits
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+# No code point decomposes into more than four (a test checks this for the running Python), so composing leaves at
+# least a quarter of the length.
+_LONGEST_DECOMPOSITION = 4
+
+
+def prepare(password: str) -> str:
+    """Return the one spelling under which a password is measured, hashed and compared.
+
+    "é" from a Mac, which may send it decomposed, equals "é" from a phone, and a no-break space typed by accident
+    equals a space. Nothing else changes: no case mapping, no stripping, no truncation (ASVS 5.0, 6.2.8). Preparing
+    twice changes nothing more, and nothing is refused here: `PrintableValidator` refuses control characters and lone
+    surrogates when a password is set.
+
+    The other rules of RFC 8265 are left out. They would refuse most joined emoji, although NIST asks for Unicode to be
+    accepted, and unassigned code points, which differ with each Python's Unicode version: a password set on one
+    version could be refused by another. (A character newer than this Python's Unicode may compose differently after an
+    upgrade. That is rare, and a reset fixes it.)
+
+    Args:
+        password: the password as it was typed; any string, lone surrogates included.
+
+    Returns:
+        The password with each space separator (Unicode category Zs) as U+0020, in NFC. One of more than
+        4 x 1,024 code points isn't composed: it stays longer than `MAX_LENGTH` either way.
+
+    Source: RFC 8265, section 4.2.2 (OpaqueString), rules 2 and 4; NIST SP 800-63B-4, section 3.1.1.2 (NFC).
+    """
+    spaced = "".join(" " if unicodedata.category(char) == "Zs" else char for char in password)
+    # Composing sorts combining marks in quadratic time: 64 KiB of them in a login form would take half a second.
+    if len(spaced) > _LONGEST_DECOMPOSITION * MAX_LENGTH:
+        return spaced
+    return unicodedata.normalize("NFC", spaced)
 
 
 def make_password(password: str | None) -> str:
@@ -40,24 +72,24 @@ def make_password(password: str | None) -> str:
         An argon2id hash in PHC format; for None Django's unusable marker, "!" and 40 random letters and digits.
 
     Raises:
-        ValueError: the password is too long or holds a lone surrogate; `validate_password` refuses both before.
+        ValueError: the password is too long or contains a lone surrogate. `validate_password` refuses both earlier.
 
     Source: Django, django/contrib/auth/hashers.py, make_password.
     """
     if password is None:
-        # Random, so that a token keyed with one marker dies with it.
+        # Random, because tokens are signed with the marker and must become invalid when it changes.
         suffix = (secrets.choice(_SUFFIX_ALPHABET) for _ in range(UNUSABLE_PASSWORD_SUFFIX_LENGTH))
         return UNUSABLE_PASSWORD_PREFIX + "".join(suffix)
     prepared = prepare(password)
     if not _is_hashable(prepared):
-        # argon2-cffi's own UnicodeEncodeError would carry the password.
+        # The UnicodeEncodeError that argon2-cffi raises would contain the password.
         msg = f"A password must have at most {MAX_LENGTH} code points and no lone surrogate."
         raise ValueError(msg)
     return hasher.hash(prepared)
 
 
 def check_password(password: str, encoded: str | None) -> bool:
-    """Tell whether a password is the stored one, at the cost of one hash in every case.
+    """Return whether a password matches the stored one, at the cost of one hash in every case.
 
     Args:
         password: the password as typed; any string.
@@ -78,18 +110,15 @@ def check_password(password: str, encoded: str | None) -> bool:
     except VerifyMismatchError:
         return False
     except (VerificationError, InvalidHashError, UnicodeEncodeError):
-        # argon2 gave up while reading the hash, before the work.
+        # argon2 could not read the hash, so it has not computed one yet.
         return _check_dummy()
 
 
 def is_password_usable(encoded: str) -> bool:
-    """Tell whether an account has a password: False for what `make_password(None)` returns.
+    """Return whether an account has a password: False for the marker that `make_password(None)` returns.
 
     Args:
-        encoded: what is stored.
-
-    Returns:
-        False for the marker, True for all else, a malformed hash included.
+        encoded: what is stored; True for anything but the marker, a malformed hash included.
 
     Source: Django, django/contrib/auth/hashers.py, is_password_usable.
     """
@@ -97,16 +126,16 @@ def is_password_usable(encoded: str) -> bool:
 
 
 def password_needs_rehash(encoded: str) -> bool:
-    """Tell whether a stored hash was made with other parameters than today's.
+    """Return whether a stored hash was made with other parameters than today's.
 
-    Ask after `check_password` has returned True, the only moment the password is known.
+    Ask after `check_password` has returned True, the only moment when the password is known.
 
     Args:
         encoded: what is stored.
 
     Returns:
-        True if it should be made anew; False for today's parameters, for a marker, and for what isn't an argon2
-        hash, which no password matches.
+        True if it should be replaced; False for today's parameters, for a marker, and for anything that isn't an
+        argon2 hash, which no password matches.
 
     Source: OWASP Password Storage Cheat Sheet, "Upgrading the Work Factor".
     """
@@ -121,8 +150,8 @@ def _is_hashable(prepared: str) -> bool:
 
 
 def _check_dummy() -> bool:
-    """Spend what a check spends, and return False."""
-    # Written, not computed, or the first call of each process would cost two hashes and stand out.
+    """Take as long as a check, and return False."""
+    # The hash is a constant: if it were computed, the first call of each process would cost two hashes.
     salt, digest = "A" * 22, "A" * 43
     costs = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
     with contextlib.suppress(VerificationError):

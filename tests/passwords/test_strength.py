@@ -1,5 +1,7 @@
-"""What zxcvbn finds easy to guess, with the user and the site as context."""
+"""What an attacker would try first: the user's address, common passwords, and what zxcvbn finds easy to guess."""
 
+import gzip
+import hashlib
 import subprocess
 import sys
 import time
@@ -10,15 +12,27 @@ from types import SimpleNamespace
 
 import pytest
 
-from pwreset.passwords import StrengthValidator, ValidationError
+from config import ROOT
+from pwreset.passwords import (
+    CommonPasswordValidator,
+    PasswordValidator,
+    StrengthValidator,
+    UserAttributeSimilarityValidator,
+    ValidationError,
+    default_validators,
+    password_validators_help_texts,
+    strength,
+)
 
-ROOT = Path(__file__).parents[2]
+USER = SimpleNamespace(email="testclient@example.com", first_name="Test", username="testclient")
+SHIPPED = strength.DEFAULT_PASSWORD_LIST_PATH
+SHA256 = "3c1baed62596de36860824eb3f436d5932d37ca8b06e59df78f5a44ec175afe4"
 SUBSTITUTES = "4@8({[<3691!|70$5+%2"
 
 
-def refusal(password: str, user: object | None = None, site_name: str = "") -> ValidationError:
+def refusal(validator: PasswordValidator, password: str, user: object | None = None) -> ValidationError:
     with pytest.raises(ValidationError) as caught:
-        StrengthValidator(site_name).validate(password, user)
+        validator.validate(password, user)
     return caught.value
 
 
@@ -30,8 +44,150 @@ def is_accepted(password: str, user: object | None = None, site_name: str = "") 
     return True
 
 
+# --- the user's address
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "testclient",
+        "TESTCLIENT",
+        "example.com",
+        "testclient@example.com",
+        "testclient-example-com-1",
+        "moc.elpmaxe@tneilctset",
+    ],
+)
+def test_a_password_made_of_the_address_or_its_words_is_refused(password: str) -> None:
+    error = refusal(UserAttributeSimilarityValidator(), password, USER)
+    assert error.messages == ["The password is too similar to the email address."]
+    assert error.code == "password_too_similar"
+
+
+def test_a_password_unlike_the_address_is_accepted() -> None:
+    UserAttributeSimilarityValidator().validate("quantum violin tapestry", USER)
+
+
+def test_spellings_of_the_address_are_compared_prepared() -> None:
+    user = SimpleNamespace(email="rene\u0301e\u0301e\u0301e\u0301@example.com")
+    assert refusal(UserAttributeSimilarityValidator(), "ren\u00e9\u00e9\u00e9\u00e9", user)
+
+
+@pytest.mark.parametrize(
+    "user",
+    [None, SimpleNamespace(), SimpleNamespace(email=None), SimpleNamespace(email=""), SimpleNamespace(email=42)],
+    ids=["no user", "no attribute", "None", "blank", "not text"],
+)
+def test_without_an_address_there_is_nothing_to_compare(user: object | None) -> None:
+    UserAttributeSimilarityValidator().validate("testclient", user)
+
+
+def test_a_blank_password_resembles_no_attribute() -> None:
+    UserAttributeSimilarityValidator().validate("", SimpleNamespace(email="@"))
+
+
+def test_an_attribute_may_be_a_property() -> None:
+    class Computed:
+        @property
+        def email(self) -> str:
+            return "foobar@example.com"
+
+    assert refusal(UserAttributeSimilarityValidator(), "foobar", Computed())
+
+
+def test_other_attributes_and_another_ratio_can_be_chosen() -> None:
+    by_name = UserAttributeSimilarityValidator(user_attributes=["first_name"], max_similarity=0.3)
+    assert refusal(by_name, "testclient", USER).messages == ["The password is too similar to the first name."]
+    UserAttributeSimilarityValidator(user_attributes=["first_name"]).validate("testclient", USER)
+
+
+def test_at_a_ratio_of_one_only_the_attribute_itself_is_refused() -> None:
+    strict = UserAttributeSimilarityValidator(user_attributes=["first_name"], max_similarity=1)
+    assert refusal(strict, "Test", USER)
+    strict.validate("Tests", USER)
+
+
+def test_a_ratio_that_would_refuse_nearly_everything_is_an_error() -> None:
+    UserAttributeSimilarityValidator(max_similarity=0.1)
+    with pytest.raises(ValueError, match=r"max_similarity must be at least 0\.1"):
+        UserAttributeSimilarityValidator(max_similarity=0.09)
+
+
+def test_a_long_password_is_not_refused_for_holding_a_short_word_of_the_address() -> None:
+    UserAttributeSimilarityValidator().validate("io " * 300, SimpleNamespace(email="io@io.io"))
+
+
+# --- common passwords
+
+
+def test_the_shipped_list_is_djangos_unchanged() -> None:
+    assert hashlib.sha256(SHIPPED.read_bytes()).hexdigest() == SHA256
+
+
+def test_the_shipped_list_is_complete_lower_case_and_without_doubles() -> None:
+    lines = gzip.decompress(SHIPPED.read_bytes()).decode().splitlines()
+    assert len(lines) == len(set(lines)) == len(CommonPasswordValidator().passwords) == 19_640
+    assert all(line == line.lower().strip() for line in lines)
+    assert sum(len(line) >= 15 for line in lines) == 48
+
+
+def test_the_readme_beside_the_list_says_what_is_shipped() -> None:
+    readme = SHIPPED.with_name("common-passwords.README.md").read_text()
+    unpacked = hashlib.sha256(gzip.decompress(SHIPPED.read_bytes())).hexdigest()
+    for fact in (SHA256, unpacked, "19,640", "48", "Royce Williams", "BSD-3-Clause", "common-passwords.LICENSE"):
+        assert fact in readme
+    assert "Django Software Foundation" in SHIPPED.with_name("common-passwords.LICENSE").read_text()
+
+
+@pytest.mark.parametrize("password", ["godzilla", "GodZilla", "  godzilla ", "asdfjkl:", "&#2336:"])
+def test_a_listed_password_is_refused_in_any_case(password: str) -> None:
+    error = refusal(CommonPasswordValidator(), password)
+    assert error.messages == ["This password is too common."]
+    assert error.code == "password_too_common"
+
+
+@pytest.mark.parametrize("password", ["migrationschool", "manchesterunited", "1234567890qwertyuiop"])
+def test_a_listed_password_long_enough_for_the_length_rule_is_refused(password: str) -> None:
+    assert len(password) >= 15
+    assert refusal(CommonPasswordValidator(), password).code == "password_too_common"
+
+
+@pytest.mark.parametrize("password", ["manchester united", "Migration School", "m a n c h e s t e r united"])
+def test_white_space_does_not_hide_a_listed_password(password: str) -> None:
+    assert refusal(CommonPasswordValidator(), password).code == "password_too_common"
+
+
+def test_a_listed_password_with_spaces_of_its_own_is_refused() -> None:
+    assert refusal(CommonPasswordValidator(), "friend of emily").code == "password_too_common"
+
+
+def test_a_password_that_is_not_listed_passes() -> None:
+    CommonPasswordValidator().validate("a-safe-password")
+
+
+@pytest.mark.parametrize("name", ["own.txt", "own.txt.gz"])
+def test_another_list_can_be_given_plain_or_packed(name: str, tmp_path: Path) -> None:
+    content = b"from-my-own-list\n"
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    validator = CommonPasswordValidator(password_list_path=tmp_path / name)
+    assert refusal(validator, "From-My-Own-List").code == "password_too_common"
+    validator.validate("godzilla")
+
+
+def test_the_list_is_read_at_the_first_validation_and_once_per_process(tmp_path: Path) -> None:
+    path = tmp_path / "own.txt"
+    validator = CommonPasswordValidator(password_list_path=path)
+    path.write_text("first\n")
+    assert refusal(validator, "first")
+    path.unlink()
+    assert refusal(CommonPasswordValidator(password_list_path=path), "first")
+
+
+# --- zxcvbn
+
+
 def test_a_guessable_password_is_refused_with_the_reason_and_advice() -> None:
-    error = refusal("aaaaaaaaaaaaaaaaaa")
+    error = refusal(StrengthValidator(""), "aaaaaaaaaaaaaaaaaa")
     assert error.code == "password_too_weak"
     assert " ".join(error.messages) == (
         'This password is easy to guess. Repeats like "aaa" are easy to guess. '
@@ -52,7 +208,7 @@ def test_a_guessable_password_is_refused_with_the_reason_and_advice() -> None:
     ],
 )
 def test_repeats_sequences_keyboard_rows_and_substitutions_are_refused(password: str) -> None:
-    assert refusal(password).code == "password_too_weak"
+    assert refusal(StrengthValidator(""), password).code == "password_too_weak"
 
 
 @pytest.mark.parametrize(
@@ -70,10 +226,10 @@ def test_a_password_hard_to_guess_is_accepted(password: str) -> None:
 
 
 def test_a_blank_password_is_refused() -> None:
-    assert refusal("").messages == ["This password is easy to guess."]
+    assert refusal(StrengthValidator(""), "").messages == ["This password is easy to guess."]
 
 
-def test_the_address_is_known_to_whoever_guesses() -> None:
+def test_the_users_address_is_used_as_a_known_word() -> None:
     user = SimpleNamespace(email="wolpertinger@zugspitzbahn.example")
     password = "zugspitzbahnwolpertinger"
     assert is_accepted(password)
@@ -81,7 +237,7 @@ def test_the_address_is_known_to_whoever_guesses() -> None:
 
 
 @pytest.mark.parametrize("password", ["Zwrblgnft2024!", "zwrblgnft123456", "zwrblgnft 2024", "tfnglbrwztfnglbrwz"])
-def test_the_sites_name_is_known_to_whoever_guesses(password: str) -> None:
+def test_the_sites_name_is_used_as_a_known_word(password: str) -> None:
     assert is_accepted(password)
     assert not is_accepted(password, site_name="Zwrblgnft")
 
@@ -123,7 +279,7 @@ def test_odd_characters_are_judged_like_others(password: str, *, accepted: bool)
     ],
 )
 def test_the_slowest_passwords_found_are_judged_within_a_second(password: str) -> None:
-    """Unbounded, the first two took zxcvbn 2.7 s, with the lock and Python's own lock held."""
+    """Without the bound, zxcvbn took 2.7 s for the first two, and blocked all other threads meanwhile."""
 
     def seconds() -> float:
         started = time.thread_time()
@@ -134,7 +290,7 @@ def test_the_slowest_passwords_found_are_judged_within_a_second(password: str) -
 
 
 @pytest.fixture
-def hasty_threads() -> Iterator[None]:
+def frequent_thread_switches() -> Iterator[None]:
     """Change threads every few microseconds, or a race would show once in a thousand runs."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(5e-6)
@@ -142,8 +298,8 @@ def hasty_threads() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
-@pytest.mark.usefixtures("hasty_threads")
-def test_threads_do_not_judge_by_each_others_context() -> None:
+@pytest.mark.usefixtures("frequent_thread_switches")
+def test_simultaneous_estimates_do_not_mix_their_known_words() -> None:
     password = "zugspitzbahnwolpertinger"
     user = SimpleNamespace(email="wolpertinger@zugspitzbahn.example")
     with ThreadPoolExecutor(8) as threads:
@@ -164,3 +320,44 @@ def test_importing_the_package_does_not_import_zxcvbn_and_judging_does() -> None
 
 def test_the_help_text_says_what_is_easy_to_guess() -> None:
     assert StrengthValidator("").get_help_text().startswith("Your password can’t be easy to guess")
+
+
+# --- all of them
+
+
+def test_the_default_validators_are_complete_and_in_display_order() -> None:
+    assert [type(validator).__name__ for validator in default_validators(20, "Shop")] == [
+        "MinimumLengthValidator",
+        "MaximumLengthValidator",
+        "PrintableValidator",
+        "UserAttributeSimilarityValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+        "StrengthValidator",
+    ]
+    assert "at least 20 characters" in password_validators_help_texts(default_validators(20, "Shop"))[0]
+
+
+def test_help_texts_are_djangos() -> None:
+    assert UserAttributeSimilarityValidator().get_help_text() == (
+        "Your password can’t be too similar to your other personal information."
+    )
+    assert CommonPasswordValidator().get_help_text() == "Your password can’t be a commonly used password."
+
+
+def test_messages_can_be_replaced_in_a_subclass() -> None:
+    class Close(UserAttributeSimilarityValidator):
+        def get_error_message(self) -> str:
+            return "Too close to the %(verbose_name)s."
+
+    class Silent(UserAttributeSimilarityValidator):
+        def get_error_message(self) -> str:
+            return "Too close to you."
+
+    class Common(CommonPasswordValidator):
+        def get_error_message(self) -> str:
+            return "This password has been used too much."
+
+    assert refusal(Close(), "testclient", USER).messages == ["Too close to the email address."]
+    assert refusal(Silent(), "testclient", USER).messages == ["Too close to you."]
+    assert refusal(Common(), "godzilla").messages == ["This password has been used too much."]

@@ -1,6 +1,7 @@
-"""All rules together: every complaint at once, on the prepared password."""
+"""How new passwords are validated: all complaints at once, and the rules about length and characters."""
 
 import unicodedata
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +10,7 @@ from pwreset.passwords import (
     CommonPasswordValidator,
     MaximumLengthValidator,
     MinimumLengthValidator,
+    NumericPasswordValidator,
     PasswordValidator,
     PrintableValidator,
     ValidationError,
@@ -19,13 +21,15 @@ from pwreset.passwords import (
 
 USER = SimpleNamespace(email="wolpertinger@zugspitzbahn.example")
 TWO: list[PasswordValidator] = [CommonPasswordValidator(), MinimumLengthValidator(min_length=12)]
+FAMILY = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
 
 
 def refusal(
-    password: str, user: object | None = None, validators: list[PasswordValidator] | None = None
+    password: str, user: object | None = None, validators: Sequence[PasswordValidator] | None = None
 ) -> ValidationError:
+    """Return the error of these validators, or of the default ones."""
     with pytest.raises(ValidationError) as caught:
-        validate_password(password, user, validators)
+        validate_password(password, user, default_validators() if validators is None else validators)
     return caught.value
 
 
@@ -33,8 +37,15 @@ def codes(error: ValidationError) -> list[str]:
     return [single.code for single in error.error_list]
 
 
+def rule_refusal(validator: PasswordValidator, password: str) -> ValidationError:
+    """Return the error of one rule on its own."""
+    with pytest.raises(ValidationError) as caught:
+        validator.validate(password)
+    return caught.value
+
+
 def test_a_good_password_is_accepted() -> None:
-    validate_password("quantum violin tapestry")
+    validate_password("quantum violin tapestry", None, default_validators())
     validate_password("quantum violin tapestry", USER, default_validators(15, "Example Shop"))
 
 
@@ -53,7 +64,7 @@ def test_all_complaints_come_at_once_in_the_order_of_the_validators() -> None:
     assert codes(error) == ["password_too_common", "password_too_short"]
 
 
-def test_the_standard_rules_complain_together() -> None:
+def test_the_default_validators_complain_together() -> None:
     assert codes(refusal("12345678\t", USER)) == [
         "password_too_short",
         "password_not_printable",
@@ -65,7 +76,7 @@ def test_the_standard_rules_complain_together() -> None:
 
 
 def test_an_empty_list_of_validators_accepts_anything() -> None:
-    validate_password("password", validators=[])
+    validate_password("password", None, [])
 
 
 def test_validators_see_the_prepared_password() -> None:
@@ -79,7 +90,7 @@ def test_validators_see_the_prepared_password() -> None:
 def test_the_longest_password_is_accepted_in_either_spelling_and_one_more_is_refused() -> None:
     longest = "quantum violin tapestr" + "\u00e9" * 1002
     for form in ("NFC", "NFD"):
-        validate_password(unicodedata.normalize(form, longest))
+        validate_password(unicodedata.normalize(form, longest), None, default_validators())
         assert codes(refusal(unicodedata.normalize(form, longest + "\u00e9"))) == ["password_too_long"]
 
 
@@ -88,7 +99,7 @@ def test_a_password_far_too_long_is_refused_as_too_long() -> None:
 
 
 def test_joined_emoji_are_accepted() -> None:
-    validate_password("\U0001f468\u200d\U0001f469\u200d\U0001f467 quantum violin", USER)
+    validate_password("\U0001f468\u200d\U0001f469\u200d\U0001f467 quantum violin", USER, default_validators())
 
 
 def test_a_password_made_of_the_address_is_refused() -> None:
@@ -101,7 +112,7 @@ def test_a_common_password_of_fifteen_characters_is_refused() -> None:
 
 def test_a_password_built_on_the_sites_name_is_refused() -> None:
     validators = default_validators(15, "Zwrblgnft")
-    validate_password("zwrblgnft123456")
+    validate_password("zwrblgnft123456", None, default_validators())
     assert codes(refusal("zwrblgnft123456", validators=validators)) == ["password_too_weak"]
 
 
@@ -136,7 +147,7 @@ def test_other_failures_of_a_validator_are_not_swallowed() -> None:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        validate_password("x", validators=[Broken()])
+        validate_password("x", None, [Broken()])
 
 
 def test_help_texts_follow_the_order_of_the_validators() -> None:
@@ -147,22 +158,95 @@ def test_help_texts_follow_the_order_of_the_validators() -> None:
     ]
 
 
-def test_the_standard_list_is_complete_and_in_display_order() -> None:
-    assert [type(validator).__name__ for validator in default_validators(20, "Shop")] == [
-        "MinimumLengthValidator",
-        "MaximumLengthValidator",
-        "PrintableValidator",
-        "UserAttributeSimilarityValidator",
-        "CommonPasswordValidator",
-        "NumericPasswordValidator",
-        "StrengthValidator",
-    ]
-    assert "at least 20 characters" in password_validators_help_texts(default_validators(20, "Shop"))[0]
-
-
 def test_an_error_that_joins_others_lists_them_flat() -> None:
     inner = ValidationError([ValidationError("One.", code="one"), ValidationError("Two.", code="two")])
     outer = ValidationError([inner, ValidationError("Three.", code="three")])
     assert outer.messages == ["One.", "Two.", "Three."]
     assert str(outer) == "One. Two. Three."
     assert (outer.code, codes(outer)) == ("invalid", ["one", "two", "three"])
+
+
+# --- the rules about length and characters
+
+
+def test_fifteen_characters_are_enough_and_fourteen_are_not() -> None:
+    MinimumLengthValidator().validate("x" * 15)
+    error = rule_refusal(MinimumLengthValidator(), "x" * 14)
+    assert error.messages == ["This password is too short. It must contain at least 15 characters."]
+    assert error.code == "password_too_short"
+
+
+def test_the_minimum_length_can_be_chosen() -> None:
+    MinimumLengthValidator(min_length=3).validate("123")
+    error = rule_refusal(MinimumLengthValidator(min_length=3), "12")
+    assert error.messages == ["This password is too short. It must contain at least 3 characters."]
+
+
+def test_1024_code_points_are_accepted_and_1025_are_refused() -> None:
+    MaximumLengthValidator().validate("x" * 1024)
+    error = rule_refusal(MaximumLengthValidator(), "x" * 1025)
+    assert error.messages == ["This password is too long. It must contain at most 1024 characters."]
+    assert error.code == "password_too_long"
+
+
+def test_lengths_are_counted_in_code_points() -> None:
+    """Not bytes, UTF-16 units or visible characters: the family is five code points."""
+    MinimumLengthValidator().validate(FAMILY * 3)
+    MaximumLengthValidator(max_length=15).validate(FAMILY * 3)
+    assert rule_refusal(MinimumLengthValidator(min_length=16), FAMILY * 3)
+    assert rule_refusal(MinimumLengthValidator(), "\U0001f600" * 14)
+
+
+def test_length_sentences_have_a_singular() -> None:
+    assert rule_refusal(MinimumLengthValidator(1), "").messages[0].endswith("at least 1 character.")
+    assert rule_refusal(MaximumLengthValidator(1), "xx").messages[0].endswith("at most 1 character.")
+    assert MinimumLengthValidator(1).get_help_text() == "Your password must contain at least 1 character."
+    assert MaximumLengthValidator(1).get_help_text() == "Your password can contain at most 1 character."
+
+
+@pytest.mark.parametrize("char", ["\x00", "\t", "\n", "\r", "\x1b", "\x7f", "\x85", "\x9f", "\ud800", "\udfff"])  # noqa: PT014
+def test_control_characters_and_lone_surrogates_are_refused(char: str) -> None:
+    error = rule_refusal(PrintableValidator(), f"correct{char}horse")
+    assert error.code == "password_not_printable"
+    assert "can’t be typed" in error.messages[0]
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["".join(map(chr, range(0x20, 0x7F))), FAMILY, "\u200dj\u00f6in \u05e9\u05dc\u05d5\u05dd", "\u0378", "\ue000", ""],
+    ids=["ascii", "joined emoji", "joiner and hebrew", "unassigned", "private use", "nothing"],
+)
+def test_every_other_character_is_accepted(password: str) -> None:
+    PrintableValidator().validate(password)
+
+
+@pytest.mark.parametrize("password", ["42424242", "1234 5678 9012 3456", " 42 ", "\u0664\u0662", "12\u00b2"])
+def test_digits_alone_are_refused_with_or_without_spaces(password: str) -> None:
+    error = rule_refusal(NumericPasswordValidator(), password)
+    assert error.messages == ["This password is entirely numeric."]
+    assert error.code == "password_entirely_numeric"
+
+
+@pytest.mark.parametrize("password", ["a-safe-password", "4242-4242", "4242x", "3.14", "", "   "])
+def test_digits_with_anything_else_are_accepted(password: str) -> None:
+    NumericPasswordValidator().validate(password)
+
+
+def test_help_texts_are_djangos() -> None:
+    assert MinimumLengthValidator().get_help_text() == "Your password must contain at least 15 characters."
+    assert MaximumLengthValidator().get_help_text() == "Your password can contain at most 1024 characters."
+    assert NumericPasswordValidator().get_help_text() == "Your password can’t be entirely numeric."
+    assert "emoji" in PrintableValidator().get_help_text()
+
+
+def test_messages_can_be_replaced_in_a_subclass() -> None:
+    class Short(MinimumLengthValidator):
+        def get_error_message(self) -> str:
+            return f"{self.min_length} characters, please"
+
+    class Digits(NumericPasswordValidator):
+        def get_error_message(self) -> str:
+            return "All digits."
+
+    assert rule_refusal(Short(3), "12").messages == ["3 characters, please"]
+    assert rule_refusal(Digits(), "42").messages == ["All digits."]

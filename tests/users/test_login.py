@@ -16,6 +16,7 @@ from flask.sessions import SecureCookieSessionInterface
 from sqlalchemy import event, update
 
 from pwreset import accounts
+from pwreset.accounts import service
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import RevokedSession, User
@@ -219,7 +220,7 @@ def test_a_login_ends_the_session_that_was_there_before(app: Flask, alice: int, 
 
 
 @pytest.mark.parametrize("page", ["/healthz", "/login/"])
-def test_a_session_that_ended_stays_dead_however_often_its_cookie_is_signed_anew(
+def test_a_revoked_session_stays_revoked_even_if_its_cookie_is_signed_again(
     app: Flask, alice: int, visitor: Visitor, time_machine, page: str
 ) -> None:
     visitor.log_in(remember="y")
@@ -276,7 +277,7 @@ def test_a_session_may_be_logged_out_twice(app: Flask, alice: int, visitor: Visi
 
 
 @pytest.mark.parametrize(("days", "left"), [(14, 1), (16, 0)])
-def test_ended_sessions_are_kept_as_long_as_their_cookies_could_be_good(
+def test_revoked_sessions_are_stored_until_their_cookies_have_expired(
     app: Flask, alice: int, visitor: Visitor, time_machine, days: int, left: int
 ) -> None:
     visitor.log_in()
@@ -407,7 +408,7 @@ def test_a_wrong_password_leaves_an_old_hash_alone(app: Flask, alice: int, visit
 def reset_during_check(app: Flask, alice: int, monkeypatch: pytest.MonkeyPatch):
     """Let a reset finish while a login checks the old password: after it read the row, before it writes."""
     write(app, alice, password_hash=CHEAP.hash(PASSWORD))
-    check = accounts.check_password
+    check = service.check_password
 
     def check_slowly(password: str, encoded: str | None) -> bool:
         def reset() -> None:
@@ -418,7 +419,7 @@ def reset_during_check(app: Flask, alice: int, monkeypatch: pytest.MonkeyPatch):
         thread.join()
         return check(password, encoded)
 
-    monkeypatch.setattr(accounts, "check_password", check_slowly)
+    monkeypatch.setattr(service, "check_password", check_slowly)
     yield
     monkeypatch.undo()
 
@@ -434,12 +435,12 @@ def test_a_login_that_races_a_reset_does_not_bring_the_old_password_back(
 ) -> None:
     Visitor(app).log_in()
     monkeypatch.undo()
-    assert column(app, alice, "stamp") == "from-the-reset"
+    assert column(app, alice, "security_stamp") == "from-the-reset"
     assert Visitor(app).log_in(password=PASSWORD).status_code == 200
     assert Visitor(app).log_in(password=NEW_PASSWORD).location == "/account/"
 
 
-def test_a_session_begun_with_the_old_password_does_not_outlive_a_reset_right_after(app: Flask, alice: int) -> None:
+def test_a_session_started_with_the_old_password_does_not_survive_a_reset_right_after(app: Flask, alice: int) -> None:
     visitor = Visitor(app)
     token = csrf_token(visitor.get("/login/"))
 
@@ -447,9 +448,9 @@ def test_a_session_begun_with_the_old_password_does_not_outlive_a_reset_right_af
         write(app, alice, password_hash=make_password(NEW_PASSWORD), security_stamp="from-the-reset")
 
     fields = {"email": "alice@example.com", "password": PASSWORD, "csrf_token": token}
-    with after_commit(2, reset):  # the first is that of the try, before its password is looked at
+    with after_commit(2, reset):  # the first commit counts the try
         assert visitor.client.post("/login/", data=fields).status_code == 302
-    assert column(app, alice, "stamp") == "from-the-reset"
+    assert column(app, alice, "security_stamp") == "from-the-reset"
     assert not visitor.is_signed_in()
 
 

@@ -154,7 +154,7 @@ def test_a_change_that_comes_second_changes_nothing(
     def after_a_reset(user: User, password: str) -> bool:
         user.security_stamp  # noqa: B018 (read before the other writes, as the request did)
         with app.app_context():
-            fresh = {"password_hash": make_password("the reset was here first"), "stamp": "from-the-reset"}
+            fresh = {"password_hash": make_password("the reset was here first"), "security_stamp": "from-the-reset"}
             db.session.execute(update(User).where(User.id == alice).values(fresh))
             db.session.commit()
         return set_password(user, password)
