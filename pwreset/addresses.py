@@ -1,14 +1,14 @@
-"""What an e-mail address is, when two are the same, and how one is written on the wire.
+"""What an email address is, when two are the same, and how SMTP writes one.
 
-Decides syntax and identity only. It never asks DNS: a lookup would cost time for some addresses and not for others,
-and would tell a name server who is asked about.
+Decides syntax and identity only. It never asks DNS: a lookup would take longer for some addresses than for others, and
+would show a name server which addresses people type.
 """
 
 import unicodedata
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
-# The validator would refuse `localhost`, `.test` and `.local`, where this app is tried out and intranets live.
+# The validator would refuse `localhost`, `.test` and `.local`, which first tries and intranets use.
 SPECIAL_USE_DOMAIN_NAMES.clear()
 MAXIMUM_LENGTH = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets; in code points
 MAXIMUM_KEY = 640  # code points; what the column holds
@@ -16,16 +16,16 @@ TOO_LONG = f"An email address has at most {MAXIMUM_LENGTH} characters."
 
 
 class AddressError(ValueError):
-    """The text is not an e-mail address; the message says why, for the person who typed it."""
+    """The text is not an email address; the message says why, for the person who typed it."""
 
 
 def normalize(text: str) -> str:
     """Return the address in the form that is stored: trimmed, NFC, the domain in lower case.
 
-    As in Django, a domain needs a dot or is `localhost`; whether it exists is not asked.
+    As in Django, a domain needs a dot or is `localhost`; it need not exist.
 
     Raises:
-        AddressError: if it isn't one address.
+        AddressError: the text is not exactly one address.
     """
     text = text.strip()
     _refuse_at_once(text)
@@ -37,16 +37,16 @@ def normalize(text: str) -> str:
         msg = "Enter the whole address, such as name@example.com."
         raise AddressError(msg)
     if len(address.normalized) > MAXIMUM_LENGTH or len(email_key(address.normalized)) > MAXIMUM_KEY:
-        raise AddressError(TOO_LONG)  # a few characters of Unicode unfold into many
+        raise AddressError(TOO_LONG)  # some Unicode characters casefold to several
     return address.normalized
 
 
 def _refuse_at_once(text: str) -> None:
-    """Refuse what must not even be taken apart."""
-    if "\ufffd" in text:  # what a decoder puts where bytes were no text
+    """Refuse texts that must not reach the parser."""
+    if "\ufffd" in text:  # what a decoder writes for bytes that are not text
         msg = "Enter the address without unreadable characters."
         raise AddressError(msg)
-    if "=?" in text:  # RFC 2047: who reads the mail's To field decodes what stands there, and finds other addresses
+    if "=?" in text:  # RFC 2047: a program that reads the To field would decode the word, and find other addresses
         msg = "An email address can't have the characters =? after one another."
         raise AddressError(msg)
     if len(text) > MAXIMUM_LENGTH:
@@ -54,20 +54,20 @@ def _refuse_at_once(text: str) -> None:
 
 
 def email_key(address: str) -> str:
-    """Return what makes an address unique: NFKC and casefolded, so `JOSÉ@`, `josé@` and full-width letters are one.
+    """Return the key by which an address is unique: in NFKC and casefolded, so `JOSÉ@` and `josé@` are the same.
 
-    Computed here and not by the database, whose `lower()` misses Unicode pairs (CVE-2019-19844 grew out of a
-    comparison the database made). The key finds an account; mail always goes to the address stored with it.
+    It is computed here, since the database's `lower()` misses Unicode pairs (CVE-2019-19844 came from a comparison in
+    the database). The key finds an account; email always goes to the address stored with that account.
     """
     local, at, domain = unicodedata.normalize("NFKC", address).rpartition("@")
-    # Not casefolded: straße.de and strasse.de are two domains (RFC 5891), and belong to different people.
+    # The domain is not casefolded: straße.de and strasse.de are two domains (RFC 5891) with different owners.
     return unicodedata.normalize("NFKC", local.casefold() + at + domain.lower())
 
 
 def envelope(address: str) -> str:
-    """Return the address as SMTP carries it: the domain in its ASCII (IDNA) form; the local part is left alone."""
+    """Return the address for SMTP: the domain in its ASCII form (IDNA), the local part unchanged."""
     local, _, domain = address.rpartition("@")
-    if domain.isascii():  # in that form already; a relay may know hosts that are no public names
+    if domain.isascii():  # already in that form; a relay may know hosts without a public name
         return address
     parsed = validate_email(f"x@{domain}", check_deliverability=False, globally_deliverable=False)
     return f"{local}@{parsed.ascii_domain}"

@@ -1,8 +1,8 @@
-"""How the application's log lines look, and what must never be in one.
+"""How log lines look, and what must never be in one.
 
-Decides the two formats (text and JSON), and cleans every log record of this process as it is made. Flask, Werkzeug and
-gunicorn all log paths, and the path of an emailed link opens an account, so links, passwords of services and control
-characters (CWE-117) are replaced whatever logger or handler the record goes to.
+Every log record of this process is cleaned as it is made, for whatever logger or handler: Flask, Werkzeug and gunicorn
+log paths, and the path of an emailed link opens an account. Secrets and links are replaced, and control characters that
+a client sent (CWE-117) are escaped. This module must not know routes beyond the names of the emailed links.
 """
 
 import logging
@@ -12,21 +12,20 @@ from urllib.parse import unquote, urlsplit
 
 from pythonjsonlogger.json import JsonFormatter
 
-MAILED_LINK = re.compile(r"(?i)(password-reset-confirm|password-reset-cancel|account-secure)/[^\s\"'?#<>]+")
-# Also by its shape alone, wherever it stands: six characters of time, a dot, 43 of signature.
+EMAILED_LINK = re.compile(r"(?i)(password-reset-confirm|password-reset-cancel|account-secure)/[^\s\"'?#<>]+")
+# A token by its form alone: six characters of time, a dot, 43 of signature.
 TOKEN = re.compile(r"[A-Za-z0-9_-]{6,7}\.[A-Za-z0-9_-]{43}")
 SECRETS: set[str] = set()
 ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
-# C0, C1, the line and paragraph separators, and what turns the direction of writing around.
+# C0, C1, the line and paragraph separators, and the characters that change the direction of text.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-TELLS_IN_LINES = "pwreset.outbox.worker"  # where it happened, and nothing of a client's
-COLOURS = re.compile(r"\x1b\[[\d;]*m")  # Werkzeug's own; without a terminal they would be read as text
+MULTILINE_LOGGER = "pwreset.outbox.worker"  # logs where an error happened, and nothing from a client
+COLOURS = re.compile(r"\x1b\[[\d;]*m")  # Werkzeug's own, which only a terminal shows as colours
 SET_PASSWORD = re.compile(r"/set-password/?$")
-
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 FIELDS = ("levelname", "name", "process", "message")
 SHORTER_NAMES = {"levelname": "level", "name": "logger", "exc_info": "traceback"}
-# Their every line at INFO is one of ours told again, a heartbeat, or one for each refused request of a flood.
+# Their lines at INFO repeat ours, are heartbeats, or come once for each rejected request of a flood.
 CHATTY = (
     "alembic",
     "celery.app.trace",
@@ -39,9 +38,9 @@ CHATTY = (
 
 
 def redact(text: str) -> str:
-    """Return the text with every secret and the key in every mailed link replaced; `set-password` stays readable."""
-    plain = ESCAPED.sub(_unescaped, text)  # /password%2Dreset... opens the same page
-    clean = MAILED_LINK.sub(lambda link: link[0] if SET_PASSWORD.search(link[0]) else f"{link[1]}/[redacted]", plain)
+    """Return the text with every secret and the key of every emailed link replaced; `set-password` stays readable."""
+    plain = ESCAPED.sub(_unescape, text)  # /password%2Dreset... opens the same page
+    clean = EMAILED_LINK.sub(lambda link: link[0] if SET_PASSWORD.search(link[0]) else f"{link[1]}/[redacted]", plain)
     clean = TOKEN.sub("[redacted]", clean)
     for secret in SECRETS:
         clean = clean.replace(secret, "[redacted]")
@@ -49,14 +48,14 @@ def redact(text: str) -> str:
 
 
 def visible(text: str, *, lines: bool = False) -> str:
-    """Return the text with every control character as its escape in Python; with `lines` line breaks stay."""
+    """Return the text with control characters as Python escapes; with `lines`, line breaks stay."""
     return CONTROLS.sub(lambda found: found[0] if lines and found[0] == "\n" else _escape(found[0]), text)
 
 
 def hide_password_of(url: str) -> None:
-    """Keep the password in a URL, as it is written there and as it is said, out of all that is logged from now on.
+    """Redact the password of a URL, encoded and decoded, from everything that is logged from now on.
 
-    For those to whom others' libraries speak: Redis, for one, repeats a word that it does not understand.
+    Other libraries log their server's replies, and Redis, for one, repeats words that it does not understand.
     """
     password = urlsplit(url).password
     if password:
@@ -64,7 +63,7 @@ def hide_password_of(url: str) -> None:
 
 
 def install() -> None:
-    """Clean every log record made from now on in this process; calling it again changes nothing."""
+    """Clean every log record made from now on in this process; a second call changes nothing."""
     make = logging.getLogRecordFactory()
     if getattr(make, "redacts", False):
         return
@@ -76,11 +75,36 @@ def install() -> None:
     logging.setLogRecordFactory(make_redacted)
 
 
+class JSONFormatter(JsonFormatter):
+    """A JSON object a line: `time` (UTC, ISO 8601), `level`, `logger`, `process`, `message`, and the line's own fields."""
+
+    def __init__(self) -> None:
+        super().__init__(FIELDS, rename_fields=SHORTER_NAMES, timestamp="time")
+
+    def formatException(self, exc_info: Any) -> Any:  # noqa: N802 (logging's name)
+        """Return the traceback, redacted again since it is formatted anew."""
+        return redact(str(super().formatException(exc_info)))
+
+
+def formatter(log_format: str) -> logging.Formatter:
+    """Return the formatter for the setting LOG_FORMAT, `text` or `json`."""
+    return JSONFormatter() if log_format == "json" else logging.Formatter(TEXT)
+
+
+def log_to_console(log_format: str) -> None:
+    """Print log lines from INFO on, unless logging is set up already."""
+    console = logging.StreamHandler()
+    console.setFormatter(formatter(log_format))
+    logging.basicConfig(level=logging.INFO, handlers=[console])
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
 def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def _unescaped(escaped: re.Match[str]) -> str:
+def _unescape(escaped: re.Match[str]) -> str:
     character = chr(int(escaped[1], 16))
     return character if character.isascii() and (character.isalnum() or character in "-._~/") else escaped[0]
 
@@ -91,38 +115,10 @@ def _cleaned(record: logging.LogRecord) -> logging.LogRecord:
     except Exception:  # noqa: BLE001 (logging itself reports a record that can't be formatted)
         return record
     plain = COLOURS.sub("", text).replace("\n * ", " * ") if record.name == "werkzeug" else text
-    clean = visible(redact(plain), lines=record.name == TELLS_IN_LINES)
+    clean = visible(redact(plain), lines=record.name == MULTILINE_LOGGER)
     if clean != text:
-        record.msg, record.args = clean, None  # without arguments the text is not formatted again
+        record.msg = clean
+        record.args = None  # without arguments the text is not formatted again
     if record.exc_info and record.exc_info[0]:
         record.exc_text = visible(redact(logging.Formatter().formatException(record.exc_info)), lines=True)
     return record
-
-
-class JSONFormatter(JsonFormatter):
-    """A JSON object a line: `time` (UTC, ISO 8601), `level`, `logger`, `process`, `message`, and what the line adds."""
-
-    def __init__(self) -> None:
-        super().__init__(FIELDS, rename_fields=SHORTER_NAMES, timestamp="time")
-
-    def formatException(self, exc_info: Any) -> Any:  # noqa: N802 (logging's name)
-        """Return the traceback without the secret part of a link."""
-        return redact(str(super().formatException(exc_info)))
-
-
-def formatter(log_format: str) -> logging.Formatter:
-    """Return what writes the lines.
-
-    Args:
-        log_format: the setting LOG_FORMAT, `text` or `json`.
-    """
-    return JSONFormatter() if log_format == "json" else logging.Formatter(TEXT)
-
-
-def log_to_console(log_format: str) -> None:
-    """Print the application's own log lines, where nobody has set up logging."""
-    console = logging.StreamHandler()
-    console.setFormatter(formatter(log_format))
-    logging.basicConfig(level=logging.INFO, handlers=[console])
-    for name in CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)

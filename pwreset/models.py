@@ -1,8 +1,10 @@
-"""The tables: accounts, mail waiting to be sent, what happened to accounts, failed logins, ended sessions, and counts.
+"""The tables: accounts, emails waiting to be sent, security events, failed logins, revoked sessions, and counters.
 
-Decides what is stored. No token, no plain password and no mail text is: links are made when the mail is written.
-Who may write: `accounts` the users, `mail/outbox` the outbox, `events` the security events (`mail/retention` deletes),
-`counters` the counters, `guessing` the login failures, `login` the ended sessions.
+No token, no plain password and no text of an email is stored: links are created when an email is written. Each table is
+written by one module: users by `accounts.service` (their cooldown by `outbox.cooldown`), the outbox by `outbox.queue`,
+events by `accounts.events` (`outbox.retention` deletes them), counters by `monitoring.counters`, login failures by
+`accounts.login_throttle`, revoked sessions by `accounts.sessions`. Names in the database are kept when an attribute
+gets a better one, so that the previous version still runs during an upgrade.
 """
 
 from datetime import datetime
@@ -18,17 +20,17 @@ from pwreset.database import UTCDateTime
 from pwreset.extensions import db
 from pwreset.passwords import check_password, is_password_usable
 
-SQLITE_NEVER_REUSES_IDS = {"sqlite_autoincrement": True}  # or a purged account's link could open a newer account
+SQLITE_NEVER_REUSES_IDS = {"sqlite_autoincrement": True}  # or the link of a purged account could open a newer one
 
 
 class User(UserMixin, db.Model):  # type: ignore[name-defined]
-    """An account: an address, a password or Django's unusable marker, and the stamp.
+    """An account: an address, a password or Django's unusable marker, and the security stamp.
 
-    The address was proven (a link mailed there set the password) or vouched for by an operator.
+    The owner proved the address (an emailed link set the password), or an operator entered it.
 
-    `stamp` is the version of the account's credentials. Sessions and links carry or sign it, so changing it ends them
-    all: an HMAC of the password hash alone could not end them without a new password, and re-hashing would end them
-    without need.
+    `security_stamp` is the version of the account's credentials (as in ASP.NET Identity). Sessions contain it and links
+    sign it, so a new stamp ends them all. An HMAC of the password hash could not end them without a new password, and
+    re-hashing at login would end them without need.
     """
 
     __tablename__ = "users"
@@ -45,24 +47,24 @@ class User(UserMixin, db.Model):  # type: ignore[name-defined]
     cooldown_started_at: Mapped[datetime | None] = mapped_column("mailed_at", UTCDateTime)
 
     def get_id(self) -> str:
-        """Return what Flask-Login keeps in the session: `<id>.<stamp>`, dead once the stamp changes."""
+        """Return what Flask-Login keeps in the session: `<id>.<stamp>`, which is invalid once the stamp changes."""
         return f"{self.id}.{self.security_stamp}"
 
     def check_password(self, password: str) -> bool:
-        """Whether this is the account's password; takes one hash's time either way."""
+        """Whether this is the account's password; it costs one hash in any case."""
         return check_password(password, self.password_hash)
 
     def has_usable_password(self) -> bool:
-        """Whether a password was ever chosen (Django's name)."""
+        """Whether the account has a password (Django's name)."""
         return is_password_usable(self.password_hash)
 
 
 class OutboxMessage(db.Model):  # type: ignore[name-defined]
-    """A mail somebody asked for, waiting to be written and sent.
+    """A request for an email, which a worker writes and sends.
 
-    `run_after` is ready time, lease and back-off in one: due when it is past, and NULL once the row has failed for
-    good. `leased` says whose time it is: a worker's, or the row's own. The address is the one typed; the mail goes to
-    the one stored with the account.
+    `run_after` combines ready time, lease and retry time: the row is due when it is past, and failed when it is NULL.
+    `leased` says whether that time is a worker's lease. The address is the one typed; the email goes to the one stored
+    with the account.
     """
 
     __tablename__ = "outbox"
@@ -87,7 +89,7 @@ class OutboxMessage(db.Model):  # type: ignore[name-defined]
 
 
 class SecurityEvent(db.Model):  # type: ignore[name-defined]
-    """Something that happened to an account, for its owner and the operator; `kind` is a name of `events.Kind`."""
+    """A security event of an account, for its owner and the operator; `kind` is a name of `events.Kind`."""
 
     __tablename__ = "security_events"
     __table_args__ = (Index(None, "user_id", "created_at"), Index(None, "created_at"), SQLITE_NEVER_REUSES_IDS)
@@ -101,7 +103,7 @@ class SecurityEvent(db.Model):  # type: ignore[name-defined]
 
 
 class Counter(db.Model):  # type: ignore[name-defined]
-    """How often something happened; `name` is one of `counters.Counted`, `kind` says to what."""
+    """How often something happened; `name` is one of `counters.Counted`, `kind` the kind of email or the endpoint."""
 
     __tablename__ = "counters"
 

@@ -1,7 +1,7 @@
-"""Who sent the present request, in the few words that are kept with a row or shown in a mail.
+"""Where the current request came from: what a row keeps of it, and what an email or an event shows.
 
-Decides what is read from a request and how much of it. A browser is described from a fixed vocabulary: whoever asks for
-a reset of somebody else's account chooses the header, and must not choose words in the mail.
+A browser is described by words of our own: a stranger who requests a reset for another person's account chooses the
+User-Agent header, and must not choose words in the email.
 """
 
 import re
@@ -30,12 +30,19 @@ SYSTEMS = (
     ("CrOS", "ChromeOS"),
     ("Linux", "Linux"),
 )
-NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: where a network that has no IPv4 sees all of IPv4
+NAT64 = ip_network("64:ff9b::/96")  # RFC 6052: how a network without IPv4 reaches IPv4 addresses
 
 
 @dataclass(frozen=True, slots=True)
 class RequestInfo:
-    """Who asked: the address on the network, the browser's own header (200 characters), language and local origin."""
+    """Where a request came from.
+
+    Attributes:
+        address: the client's IP address.
+        user_agent: the User-Agent header, at most 200 characters.
+        language: the preferred language of the Accept-Language header.
+        origin: in local mode, the origin that the form was served from.
+    """
 
     address: str | None = None
     user_agent: str | None = None
@@ -44,7 +51,7 @@ class RequestInfo:
 
 
 def current_request_info() -> RequestInfo:
-    """Describe the sender of the present request."""
+    """Return where the current request came from."""
     local = current_app.config["PUBLIC_URL"] is None
     return RequestInfo(
         address=_network_address(request.remote_addr or ""),
@@ -55,7 +62,7 @@ def current_request_info() -> RequestInfo:
 
 
 def _network_address(text: str) -> str | None:
-    # Behind a proxy that is not there, this is whatever the client wrote into a header.
+    # With TRUSTED_PROXIES set and no proxy in front, this is any text that the client sent in a header.
     try:
         return str(ip_address(text.partition("%")[0]))
     except ValueError:
@@ -63,14 +70,14 @@ def _network_address(text: str) -> str | None:
 
 
 def current_network() -> str:
-    """Return what the limits count by: the network of the present request's client."""
+    """Return the network of the current request's client, by which the limits count."""
     return network_of(request.remote_addr)
 
 
 def network_of(address: str | None) -> str:
-    """Return the network that one customer of a provider has: an IPv4 address, or 64 bits of an IPv6 address.
+    """Return the network of one customer of a provider: an IPv4 address, or the first 64 bits of an IPv6 address.
 
-    Whoever has an IPv6 address has 2^64 of them (RFC 6177 section 2), and could come from another one each time.
+    Every customer with IPv6 has 2^64 addresses (RFC 6177 section 2), and could use another one each time.
 
     Args:
         address: as in `RequestInfo`; IPv4 written as IPv6 (RFC 4291 section 2.5.5.2, RFC 6052) is the IPv4 address.
@@ -87,7 +94,7 @@ def network_of(address: str | None) -> str:
 
 
 def browser(user_agent: str | None) -> str | None:
-    """Name browser and system, such as "Firefox on Windows"; None for a header that names no browser we know."""
+    """Return browser and system, such as "Firefox on Windows", or None if the header names no known browser."""
     name = _first(BROWSERS, user_agent or "")
     system = _first(SYSTEMS, user_agent or "")
     return f"{name} on {system}" if name and system else name
