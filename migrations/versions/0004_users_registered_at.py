@@ -1,4 +1,4 @@
-"""When an account registered here, which says what may be purged."""
+"""The time at which an account registered here; only such accounts are purged."""
 
 from datetime import timedelta
 
