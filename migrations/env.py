@@ -34,9 +34,6 @@ migrate = current_app.extensions["migrate"]
 scripts = ScriptDirectory.from_config(context.config)
 
 
-# --- Running
-
-
 def run(connection: Connection, report: Callable[[str], None]) -> None:
     """Run what the command asks for.
 
@@ -158,9 +155,6 @@ class KeepingAutoincrement(SQLiteImpl):
             table.kwargs["sqlite_autoincrement"] = True
 
 
-# --- Writing
-
-
 def name_the_revision(_context: Any, _revision: Any, directives: list[MigrationScript]) -> None:
     """Continue the numbers, and turn the message into the sentence that the docstring is."""
     if not directives:
@@ -194,21 +188,18 @@ def format_file(path: str, _options: dict[str, str]) -> None:
         subprocess.run([sys.executable, "-m", "ruff", *command, "--quiet", path], check=False)  # noqa: S603
 
 
-# --- Failing
-
-
 def failed_at(error: Exception) -> str | None:
     """Return file and line of the migration that an error comes from, or None."""
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).parent.name == "versions"
-    ]
-    return f"{Path(frames[-1].filename).name} failed at line {frames[-1].lineno}" if frames else None
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.parent.name == "versions":
+            return f"{path.name} failed at line {frame.lineno}"
+    return None
 
 
+engine = migrate.db.engine
 try:
-    run_on_sqlite(migrate.db.engine) if migrate.db.engine.dialect.name == "sqlite" else run_on_postgresql(
-        migrate.db.engine
-    )
+    (run_on_sqlite if engine.dialect.name == "sqlite" else run_on_postgresql)(engine)
 except DBAPIError as error:
     why, place = str(error.orig).partition("\n")[0], failed_at(error)
     msg = f"{place} and was rolled back: {why}." if place else f"The database can't be used: {why}. Check DATABASE_URL."
