@@ -1,7 +1,7 @@
 """${message}."""
 
-from alembic import op
 import sqlalchemy as sa
+from alembic import op
 ${imports if imports else ""}
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
@@ -10,8 +10,10 @@ depends_on = ${repr(depends_on)}
 
 
 def upgrade() -> None:
+    """Change the tables."""
     ${upgrades if upgrades else "pass"}
 
 
 def downgrade() -> None:
+    """Change them back."""
     ${downgrades if downgrades else "pass"}

@@ -1,18 +1,23 @@
-"""How rows are mapped and connections are set up.
+"""How rows are mapped, how connections are set up, and whether the tables are those of this code.
 
-Decides the constraint names (so that migrations can name them), that every moment is stored and read as UTC, how long
-anybody waits for a database, how SQLite behaves under several threads, and that no error repeats a row. It must not
-know a table.
+Responsible for the constraint names (so that migrations can name them), for storing and reading every moment as UTC,
+for how long anybody waits for a database, for SQLite under several threads, and for errors that repeat no row. It must
+not read or write our tables.
 """
 
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import DateTime, Dialect, MetaData, event, exc
+import click
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, DateTime, Dialect, MetaData, event, exc, inspect
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.types import TypeDecorator
+
+from config import ROOT
 
 BUSY_MILLISECONDS = 5000  # for a lock that somebody else holds; then it is a 503, on either engine
 # Out of reach, gone in between, without our tables (PostgreSQL calls that a programming error, SQLite an operational
@@ -33,6 +38,12 @@ POSTGRESQL_CONNECTION = {
 }
 # A process that froze in a transaction, or lost its machine, must not keep its locks from all others.
 POSTGRESQL_SESSION = f"SET lock_timeout = {BUSY_MILLISECONDS}; SET idle_in_transaction_session_timeout = 30000"
+
+FIRST_TABLES = ("users", "outbox", "security_events")  # the first migration creates them
+
+
+class SchemaError(click.ClickException):
+    """The tables are not those of this code; the message states what to do, and a command prints it as it is."""
 
 
 class Base(DeclarativeBase):
@@ -77,6 +88,42 @@ def prepare(engine: Engine) -> None:
     event.listen(engine, "do_connect", _bound_the_wait)
     event.listen(engine, "connect", _set_up)
     event.listen(engine, "handle_error", _keep_rows_out_of_errors)
+
+
+def check_schema(engine: Engine) -> None:
+    """Refuse a database without our tables, or with older ones.
+
+    A revision that this code does not have is a newer one where our tables are there: an upgrade without downtime is
+    under way, and the old code still serves.
+
+    Raises:
+        SchemaError: the tables are missing, older, or another application's.
+        exc.SQLAlchemyError: the database does not answer; see `UNAVAILABLE`.
+    """
+    with engine.connect() as connection:
+        present = check_version_table(connection)
+    scripts = ScriptDirectory(str(ROOT / "migrations"))
+    known = {script.revision for script in scripts.walk_revisions()}
+    if not present:
+        raise SchemaError("The database has no tables yet. Run: flask db upgrade")
+    if present <= known and present != set(scripts.get_heads()):
+        raise SchemaError("The database is older than this code. Run: flask db upgrade")
+
+
+def check_version_table(connection: Connection) -> set[str]:
+    """Return the revisions that the database is at; none before the first migration.
+
+    Raises:
+        SchemaError: there is a revision but not our tables, so another application keeps its revisions here.
+    """
+    present = set(MigrationContext.configure(connection).get_current_heads())
+    if present and not all(inspect(connection).has_table(table) for table in FIRST_TABLES):
+        msg = (
+            "The table alembic_version in this database belongs to another application. Set DATABASE_URL to a database"
+            " of its own for pwreset."
+        )
+        raise SchemaError(msg)
+    return present
 
 
 def _bound_the_wait(dialect: Dialect, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:

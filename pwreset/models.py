@@ -43,6 +43,7 @@ class User(UserMixin, db.Model):  # type: ignore[name-defined]
     security_stamp: Mapped[str] = mapped_column("stamp", String(64))
     is_active: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
+    registered_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # None: made by a command, or elsewhere
     last_login: Mapped[datetime | None] = mapped_column(UTCDateTime)
     cooldown_started_at: Mapped[datetime | None] = mapped_column("mailed_at", UTCDateTime)
 

@@ -12,13 +12,10 @@ from types import FrameType
 from typing import NoReturn
 
 import click
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from flask import Flask
 from werkzeug.serving import is_running_from_reloader
 
-from config import ROOT
-from pwreset.database import UNAVAILABLE
+from pwreset.database import UNAVAILABLE, SchemaError, check_schema
 from pwreset.extensions import db
 from pwreset.logs import log_to_console
 from pwreset.monitoring import stall_monitor
@@ -40,7 +37,7 @@ def init_app(app: Flask) -> None:
     _serve(app)
     log_to_console(app.config["LOG_FORMAT"])
     try:
-        check_schema(app)
+        _check_schema(app)
     except UNAVAILABLE as error:
         msg = f"The database does not answer ({type(error).__name__}). Check DATABASE_URL."
         raise click.ClickException(msg) from None
@@ -72,23 +69,6 @@ def refuse(reason: str) -> NoReturn:
     raise SystemExit(BOOT_ERROR)
 
 
-def check_schema(app: Flask) -> None:
-    """Refuse a database without our tables, or with older ones.
-
-    Raises:
-        click.ClickException: with the command that mends it.
-    """
-    with app.app_context(), db.engine.connect() as connection:
-        present = set(MigrationContext.configure(connection).get_current_heads())
-    scripts = ScriptDirectory(str(ROOT / "migrations"))
-    known = {revision.revision for revision in scripts.walk_revisions()}
-    # A revision that this code does not know is a newer one: an upgrade is under way, and the old code still serves.
-    if not present or (present <= known and present != set(scripts.get_heads())):
-        state = "is older than this code" if present else "has no tables yet"
-        msg = f"The database {state}. Run: flask db upgrade"
-        raise click.ClickException(msg)
-
-
 def require_schema(app: Flask, *, joins: bool = False) -> None:
     """End a server's process whose database lacks our tables; one that is away may come back, and /healthz tells.
 
@@ -101,8 +81,8 @@ def require_schema(app: Flask, *, joins: bool = False) -> None:
         SystemExit: with the command that mends it.
     """
     try:
-        check_schema(app)
-    except click.ClickException as error:
+        _check_schema(app)
+    except SchemaError as error:
         if not joins:
             refuse(error.message)
         logger.error(error.message)  # noqa: TRY400 (a sentence says it all)
@@ -133,6 +113,11 @@ def start_under_gunicorn(app: Flask, *, joins: bool) -> None:
     log_to_console(app.config["LOG_FORMAT"])
     require_schema(app, joins=joins)
     start_worker(app)
+
+
+def _check_schema(app: Flask) -> None:
+    with app.app_context():
+        check_schema(db.engine)
 
 
 def _serve(app: Flask) -> None:

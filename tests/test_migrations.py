@@ -1,6 +1,7 @@
 """Migrations: up, down and up again on both engines, and the same tables as the models say."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,12 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from flask import Flask
 from flask_migrate import downgrade, upgrade
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 
 import config
 from pwreset import accounts, create_app
 from pwreset.extensions import db
+from pwreset.models import User
 from tests.support.databases import Database, on_sqlite
 
 TABLES_WITH_IDS = {"users", "outbox", "security_events"}
@@ -128,3 +130,47 @@ def test_there_is_one_newest_migration() -> None:
 def test_migrations_can_be_run_by_the_command(empty: Flask) -> None:
     result = empty.test_cli_runner().invoke(args=["db", "upgrade"])
     assert (result.exit_code, tables()) == (0, TABLES)
+
+
+# --- What a migration does with rows that are there
+
+REGISTERED_AT = "2030-01-01 12:00:00.000000"
+ACCOUNTS = {  # address: password hash, last login, and when a registration of it was noted
+    "registered@example.com": ("!", None, "2030-01-01 12:00:31.000000"),
+    "finished@example.com": ("$argon2id$", None, "2030-01-01 12:00:01.000000"),
+    "logged-in@example.com": ("!", REGISTERED_AT, "2030-01-01 12:00:01.000000"),
+    "moved-from-django@example.com": ("!moved", None, None),
+    "moved-and-registered-by-a-stranger@example.com": ("!moved", None, "2030-03-01 12:00:00.000000"),
+    "registered-before-it-was-moved@example.com": ("!moved", None, "2029-12-31 12:00:00.000000"),
+}
+
+
+def test_of_older_accounts_those_that_registration_just_created_may_be_purged(
+    empty: Flask, empty_database: Database
+) -> None:
+    upgrade(revision="0003")
+    for number, (address, (password, last_login, event_at)) in enumerate(ACCOUNTS.items(), start=1):
+        empty_database.query(
+            "INSERT INTO users (id, email, email_key, password_hash, stamp, is_active, created_at, last_login)"
+            " VALUES (?, ?, ?, ?, 's', true, ?, ?)",
+            *(number, address, address, password, REGISTERED_AT, last_login),
+        )
+        if event_at:
+            empty_database.query(
+                "INSERT INTO security_events (user_id, kind, created_at) VALUES (?, 'registered', ?)", number, event_at
+            )
+    upgrade()
+    marked = {user.email: user.registered_at for user in db.session.scalars(select(User)) if user.registered_at}
+    assert marked == {"registered@example.com": datetime(2030, 1, 1, 12, tzinfo=UTC)}
+
+
+def test_code_of_before_the_newest_migration_can_still_add_accounts(empty: Flask, empty_database: Database) -> None:
+    upgrade()
+    empty_database.query(
+        "INSERT INTO users (email, email_key, password_hash, stamp, is_active, created_at)"
+        " VALUES ('a@example.com', 'a@example.com', '!', 's', true, ?)",
+        REGISTERED_AT,
+    )
+    user = accounts.find("a@example.com")
+    assert user is not None
+    assert user.registered_at is None

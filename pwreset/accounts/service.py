@@ -41,18 +41,22 @@ def find_by_id(user_id: int) -> User | None:
     return db.session.get(User, user_id, populate_existing=True)
 
 
-def create(address: str, password: str | None = None) -> User | None:
+def create(address: str, password: str | None = None, *, registered: bool = False) -> User | None:
     """Add an account and commit. Return None, and change nothing, if the address has one.
 
     Args:
         address: in the form of `addresses.normalize`.
         password: validated by the caller; None for an account whose owner chooses one through an emailed link.
+        registered: a registration creates it, so it is purged if nobody finishes it.
     """
+    now = utcnow()
     user = User(
         email=address,
         email_key=addresses.email_key(address),
         password_hash=make_password(password),
         security_stamp=new_security_stamp(),
+        created_at=now,
+        registered_at=now if registered else None,
     )
     db.session.add(user)
     try:
@@ -145,9 +149,10 @@ def record_login(user: User) -> bool:
 
 
 def purge_unfinished() -> int:
-    """Delete accounts without a password after 7 days, unless a link to them works or is to be sent.
+    """Delete accounts that registered and have no password after 7 days, unless a link to them works or is to be sent.
 
-    A deactivated account stays, so that a new request can't bring it back.
+    An account that no registration created stays: an operator or the team's own import vouches for it. A deactivated
+    account stays, so that a new request can't bring it back.
 
     Returns:
         How many were deleted.
@@ -157,7 +162,7 @@ def purge_unfinished() -> int:
     last_email_with_link = utcnow() - timedelta(seconds=link_lifetime) - timedelta(hours=1)
     linkless = User.cooldown_started_at.is_(None) | (User.cooldown_started_at < last_email_with_link)
     awaited = select(OutboxMessage.id).where(OutboxMessage.email_key == User.email_key).exists()
-    old = and_(User.created_at < utcnow() - UNFINISHED_LIFETIME, linkless, ~awaited)
+    old = and_(User.registered_at < utcnow() - UNFINISHED_LIFETIME, linkless, ~awaited)
     return db.session.execute(delete(User).where(unfinished, old)).rowcount  # type: ignore[attr-defined,no-any-return]
 
 

@@ -5,7 +5,7 @@ from flask import current_app
 
 from pwreset import outbox
 from pwreset.clock import at_most_every, utcnow
-from pwreset.commands import DatabaseGroup
+from pwreset.commands.database_group import DatabaseGroup
 from pwreset.logs import log_to_console
 from pwreset.monitoring import counters, queue_status
 from pwreset.monitoring.counters import Counted

@@ -16,7 +16,7 @@ from pwreset.accounts import events
 from pwreset.accounts.events import Kind
 from pwreset.accounts.tokens import token_generator
 from pwreset.clock import humanize_duration
-from pwreset.commands import DatabaseGroup
+from pwreset.commands.database_group import DatabaseGroup
 from pwreset.extensions import db
 from pwreset.models import User
 from pwreset.outbox import EmailKind, cooldown, emails

@@ -64,7 +64,7 @@ def draft_for(row: OutboxMessage) -> EmailDraft | None:
     if kind is EmailKind.PASSWORD_CHANGED:
         return EmailDraft(kind.template, row.address, user, kind.purpose)
     if kind is EmailKind.REGISTRATION:
-        user = user or accounts.create(row.address) or accounts.find(row.address)
+        user = user or accounts.create(row.address, registered=True) or accounts.find(row.address)
     if user is None or not user.is_active:
         return None
     if kind is EmailKind.REGISTRATION and user.has_usable_password():

@@ -15,7 +15,8 @@ from pwreset.extensions import db
 from pwreset.models import User
 from pwreset.outbox.retention import purge
 from pwreset.request_info import RequestInfo
-from tests.support.app import add_user
+from tests.support.app import Inbox, Visitor, add_user
+from tests.support.databases import Database
 from tests.support.passwords import NEW_PASSWORD, PASSWORD
 
 
@@ -252,10 +253,10 @@ def test_authentication_runs_the_same_statements_for_known_and_unknown(app: Flas
 
 
 def unfinished(**values: Any) -> int:
-    """Add an account of eight days that never chose a password, with these differences, and return its id."""
-    user = accounts.create("new@example.com")
+    """Register an account eight days ago that has no password yet, with these differences, and return its id."""
+    user = accounts.create("new@example.com", registered=True)
     assert user is not None
-    write(user.id, **{"created_at": utcnow() - timedelta(days=8), **values})
+    write(user.id, **{"registered_at": utcnow() - timedelta(days=8), **values})
     return user.id
 
 
@@ -269,7 +270,8 @@ def test_an_account_never_finished_is_purged(mailed_at: datetime | None) -> None
 @pytest.mark.parametrize(
     "values",
     [
-        {"created_at": utcnow() - timedelta(days=6, hours=23)},
+        {"registered_at": utcnow() - timedelta(days=6, hours=23)},
+        {"registered_at": None, "created_at": utcnow() - timedelta(days=800)},
         {"is_active": False},
         {"last_login": utcnow()},
         {"mailed_at": utcnow() - timedelta(days=2, hours=23)},
@@ -280,6 +282,37 @@ def test_other_accounts_are_kept(values: dict[str, Any]) -> None:
     unfinished(**values)
     assert accounts.purge_unfinished() == 0
     assert accounts.find("new@example.com") is not None
+
+
+def test_an_account_that_other_code_inserted_is_not_purged_nor_are_its_events(app: Flask, database: Database) -> None:
+    """As an import from Django does it: an unusable password, never logged in, years old."""
+    database.query(
+        "INSERT INTO users (id, email, email_key, password_hash, stamp, is_active, created_at)"
+        " VALUES (7, 'moved@example.com', 'moved@example.com', '!moved', 's', true, '2020-01-01 00:00:00.000000')",
+    )
+    recent = utcnow().strftime("%Y-%m-%d %H:%M:%S.%f")
+    database.query("INSERT INTO security_events (user_id, kind, created_at) VALUES (7, 'changed', ?)", recent)
+    unfinished()
+    purge()
+    assert database.query("SELECT id FROM users") == [(7,)]
+    assert database.query("SELECT user_id FROM security_events") == [(7,)]
+
+
+def test_a_registration_for_an_account_from_elsewhere_does_not_make_it_one_to_purge(
+    app: Flask, inbox: Inbox
+) -> None:
+    moved = add_user(app, "moved@example.com", None)
+    Visitor(app).submit("/register/", email="moved@example.com")
+    inbox.deliver_one()
+    assert stored(moved).registered_at is None
+
+
+def test_an_account_that_registration_created_is_marked(app: Flask, inbox: Inbox) -> None:
+    Visitor(app).submit("/register/", email="new@example.com")
+    inbox.deliver_one()
+    user = accounts.find("new@example.com")
+    assert user is not None
+    assert user.registered_at == user.created_at
 
 
 def test_a_used_id_is_never_handed_out_again() -> None:

@@ -192,7 +192,7 @@ def test_a_mailbox_that_can_not_be_written_loses_no_mail(app: Flask, inbox: Inbo
 
 def test_an_account_that_waits_for_its_link_is_not_purged(app: Flask) -> None:
     with time_machine.travel("2030-01-01T12:00:00Z", tick=False) as clock:
-        add_user(app, ALICE, None)
+        add_user(app, ALICE, None, registered=True)
         clock.shift(timedelta(days=8))
         ask(app, ALICE, RESET)
         with app.app_context():
@@ -201,7 +201,7 @@ def test_an_account_that_waits_for_its_link_is_not_purged(app: Flask) -> None:
 
 def test_an_account_whose_link_was_printed_is_not_purged(app: Flask) -> None:
     with time_machine.travel("2030-01-01T12:00:00Z", tick=False) as clock:
-        add_user(app, ALICE, None)
+        add_user(app, ALICE, None, registered=True)
         clock.shift(timedelta(days=8))
         assert app.test_cli_runner().invoke(args=["users", "reset-link", ALICE]).exit_code == 0
         with app.app_context():

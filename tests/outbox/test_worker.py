@@ -180,15 +180,15 @@ def warnings(caplog: pytest.LogCaptureFixture) -> int:
 
 def test_an_account_never_finished_is_purged_after_a_week(app: Flask) -> None:
     with time_machine.travel(NOW, tick=False) as clock:
-        add_user(app, "unfinished@example.com", None)
+        add_user(app, "unfinished@example.com", None, registered=True)
         add_user(app, "finished@example.com", PASSWORD)
-        off = add_user(app, "deactivated@example.com", None)
+        off = add_user(app, "deactivated@example.com", None, registered=True)
         with app.app_context():
             db.session.execute(update(User).where(User.id == off).values(is_active=False))
             record(Kind.REGISTERED, 1)
             db.session.commit()
         clock.shift(timedelta(days=7))
-        add_user(app, "young@example.com", None)
+        add_user(app, "young@example.com", None, registered=True)
         Worker(app)._pass()
         assert len(users(app)) == 4
         clock.shift(1)
@@ -200,10 +200,10 @@ def test_an_account_never_finished_is_purged_after_a_week(app: Flask) -> None:
 
 def test_an_address_purged_may_register_again_under_another_id(app: Flask) -> None:
     with time_machine.travel(NOW, tick=False) as clock:
-        first = add_user(app, "alice@example.com", None)
+        first = add_user(app, "alice@example.com", None, registered=True)
         clock.shift(timedelta(days=8))
         Worker(app)._pass()
-        second = add_user(app, "alice@example.com", None)
+        second = add_user(app, "alice@example.com", None, registered=True)
     assert second > first
 
 
@@ -240,8 +240,8 @@ def test_the_purge_comes_once_an_hour(app: Flask, monotonic: list[float]) -> Non
     worker = Worker(app)
     worker._pass()
     with app.app_context():
-        accounts.create("old@example.com")
-        db.session.execute(update(User).values(created_at=datetime(2020, 1, 1, tzinfo=UTC)))
+        accounts.create("old@example.com", registered=True)
+        db.session.execute(update(User).values(registered_at=datetime(2020, 1, 1, tzinfo=UTC)))
         db.session.commit()
     monotonic[0] += 3599
     worker._pass()

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.databases import Server, on_postgresql
 from tests.support.instance import Instance
-from tests.support.servers import copy_of_the_project
+from tests.support.servers import Gunicorn, copy_of_the_project
 
 RUN = ("-m", "flask", "run", "--port", "0")
 CREATE = ("-m", "flask", "users", "create", "alice@example.com", "--password-stdin")
@@ -17,6 +17,18 @@ NEEDS_TABLES = [
     CREATE,
     ("-m", "flask", "outbox", "run"),
 ]
+UPGRADE = ("-m", "flask", "db", "upgrade")
+GUNICORN = ("-m", "gunicorn", "--workers", "1", "--bind", "127.0.0.1:0")
+SERVED = {
+    "PUBLIC_URL": "http://127.0.0.1:1",
+    "SECRET_KEY": Gunicorn.secret_key,
+    "EMAIL_HOST": "localhost",
+    "EMAIL_FROM": "accounts@example.com",
+}
+FOREIGN = (
+    "The table alembic_version in this database belongs to another application. Set DATABASE_URL to a database of its"
+    " own for pwreset.\n"
+)
 PASSWORD = "seven green lanterns drift\n"
 
 
@@ -46,6 +58,29 @@ def test_a_newer_database_is_served_since_an_upgrade_may_be_under_way(instance: 
     instance.query("UPDATE alembic_version SET version_num = 'of tomorrow'")
     done = instance.run(*CREATE, stdin=PASSWORD)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Created alice@example.com.\n", "")
+
+
+def test_older_code_does_not_migrate_a_newer_database(instance: Instance):
+    instance.query("UPDATE alembic_version SET version_num = '9999'")
+    done = instance.run("-m", "flask", "db", "upgrade")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: The database is newer than this code: it is at revision 9999.\n"
+
+
+@pytest.mark.parametrize("revision", ["a1b2c3d4e5f6", "0001"])
+@pytest.mark.parametrize("arguments", [RUN, CREATE, UPGRADE, GUNICORN], ids=names)
+def test_a_database_in_which_another_application_keeps_its_revisions_is_named_in_one_line(
+    empty_instance: Instance, arguments, revision: str
+):
+    empty_instance.query("CREATE TABLE alembic_version (version_num varchar(32) NOT NULL)")
+    empty_instance.query("INSERT INTO alembic_version VALUES (?)", revision)
+    empty_instance.query("CREATE TABLE users (id integer)")
+    done = empty_instance.run(*arguments, stdin=PASSWORD, **(SERVED if arguments == GUNICORN else {}))
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert done.stderr.count(FOREIGN) == 1
+    assert arguments == GUNICORN or done.stderr == f"Error: {FOREIGN}"
+    assert empty_instance.database.tables() == {"alembic_version", "users"}
 
 
 @pytest.mark.parametrize("arguments", [RUN, CREATE], ids=names)

@@ -29,10 +29,10 @@ def migrate(folder: Path, **settings: str) -> None:
         db.engine.dispose()
 
 
-def add_user(app: Flask, email: str, password: str | None) -> int:
-    """Add an account and return its id."""
+def add_user(app: Flask, email: str, password: str | None, *, registered: bool = False) -> int:
+    """Add an account, as a command or as a registration does, and return its id."""
     with app.app_context():
-        user = accounts.create(email, password)
+        user = accounts.create(email, password, registered=registered)
         assert user is not None
         return user.id
 
