@@ -61,4 +61,4 @@ def pre_fork(server, worker):
 
 def post_worker_init(worker):
     """Start the mail worker in the process that serves, after the fork (with and without --preload)."""
-    start_under_gunicorn(worker.wsgi, joins=worker.age > worker.cfg.workers)  # its number since the server's start
+    start_under_gunicorn(worker.wsgi, respawned=worker.age > worker.cfg.workers)  # its number since the server's start

@@ -40,7 +40,7 @@ def _application() -> Flask:
     try:
         app = create_app()
     except ConfigError as error:
-        refuse(error.message)
+        abort_startup(error.message)
     if app.config["CELERY_BROKER_URL"] is None:
         refuse("CELERY_BROKER_URL is not set; write redis://host:port/0 or amqp://user:password@host:port//")
     hide_password_of(app.config["CELERY_BROKER_URL"])

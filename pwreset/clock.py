@@ -1,4 +1,4 @@
-"""Time: what the clock says, how often something may happen, how long to wait, and how a duration reads.
+"""Time: the clock, how it is stored, how often something may happen, how long to wait, and durations in words.
 
 `utcnow` is the one place that reads the wall clock for the application's own rows, so tests can replace it.
 """
@@ -11,15 +11,42 @@ from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import TypeVar
 
+from sqlalchemy import DateTime, Dialect
+from sqlalchemy.types import TypeDecorator
+
 T = TypeVar("T")
 CLOCK_TOLERANCE = timedelta(minutes=2)
-"""How far the clocks of two machines may differ. A moment further in the future was written before a clock was set back."""
+"""How far the clocks of two machines may differ. A later time was written before a clock was set back."""
 UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def utcnow() -> datetime:
     """Return the current time in UTC, aware, with microseconds."""
     return datetime.now(UTC)
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A column of times in UTC. SQLite stores no time zone, so it is added when a value is read."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Convert a time to UTC.
+
+        Raises:
+            ValueError: the time has no zone, so it could be off by hours.
+        """
+        if value is not None and value.tzinfo is None:
+            msg = "a time needs a time zone"
+            raise ValueError(msg)
+        return value and value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return the time with its zone, UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def at_most_every(seconds: float) -> Callable[[], bool]:

@@ -1,42 +1,39 @@
-"""How rows are mapped, how connections are set up, and whether the tables are those of this code.
+"""How connections are set up, how constraints are named, and whether the tables are those of this code.
 
-Responsible for the constraint names (so that migrations can name them), for storing and reading every moment as UTC,
-for how long anybody waits for a database, for SQLite under several threads, and for errors that repeat no row. It must
-not read or write our tables.
+Also decides how long a process waits for a database, how SQLite works with several threads, and that no error repeats
+the values of a row. It must not read or write our tables.
 """
 
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, DateTime, Dialect, MetaData, event, exc, inspect
+from sqlalchemy import Connection, Dialect, MetaData, event, exc, inspect
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.orm import DeclarativeBase
-from sqlalchemy.types import TypeDecorator
 
 from config import ROOT
 
-BUSY_MILLISECONDS = 5000  # for a lock that somebody else holds; then it is a 503, on either engine
-# Out of reach, gone in between, without our tables (PostgreSQL calls that a programming error, SQLite an operational
-# one), read-only after a failover (an internal one), or more requests than connections.
+BUSY_MILLISECONDS = 5000  # how long a statement waits for a lock; then the page is a 503
+# The database is out of reach, went away, has no tables (a programming error on PostgreSQL, an operational one on
+# SQLite), is read-only after a failover (an internal error), or there are more requests than connections.
 UNAVAILABLE = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.ProgrammingError, exc.TimeoutError)
-# Either engine's own, which can update the row that is there already.
+# Each database's own INSERT, which can update a row that exists already.
 INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 POSTGRESQL_CONNECTION = {
-    "client_encoding": "utf8",  # a server set up without a locale would send bytes
+    "client_encoding": "utf8",  # a server without a locale would send bytes
     "connect_timeout": 5,  # seconds; the driver's own is 130
-    # A machine that is gone answers nothing: given up after this long, and not after the kernel's quarter of an hour.
+    # When the server's machine is gone, the connection ends after this time and not after the kernel's quarter hour.
     "keepalives_idle": 5,  # seconds
     "keepalives_interval": 5,
     "keepalives_count": 2,
     "tcp_user_timeout": 10_000,  # milliseconds
-    # No prepared statements: a worker that polls keeps the plan made for an empty outbox, and reads all of a full one.
+    # No prepared statements: a polling worker would keep the plan for an empty outbox, and scan a full one.
     "prepare_threshold": None,
 }
-# A process that froze in a transaction, or lost its machine, must not keep its locks from all others.
+# A process that froze in a transaction, or lost its machine, must not keep its locks.
 POSTGRESQL_SESSION = f"SET lock_timeout = {BUSY_MILLISECONDS}; SET idle_in_transaction_session_timeout = 30000"
 
 FIRST_TABLES = ("users", "outbox", "security_events")  # the first migration creates them
@@ -59,33 +56,9 @@ class Base(DeclarativeBase):
     )
 
 
-class UTCDateTime(TypeDecorator[datetime]):
-    """A moment: aware in Python, UTC in the database (SQLite keeps no zone, so it is put back when read)."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Turn an aware moment into UTC.
-
-        Raises:
-            ValueError: for a moment without a zone, which would be off by some hours.
-        """
-        if value is not None and value.tzinfo is None:
-            msg = "a moment needs a time zone"
-            raise ValueError(msg)
-        return value and value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Return what was stored, aware and in UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-
-
 def prepare(engine: Engine) -> None:
-    """Bind all this to an engine: one of an application, since listeners of all engines would outlive a reload."""
-    event.listen(engine, "do_connect", _bound_the_wait)
+    """Set up an application's engine. Listeners on the class Engine would stay after a reload."""
+    event.listen(engine, "do_connect", _set_timeouts)
     event.listen(engine, "connect", _set_up)
     event.listen(engine, "handle_error", _keep_rows_out_of_errors)
 
@@ -126,31 +99,32 @@ def check_version_table(connection: Connection) -> set[str]:
     return present
 
 
-def _bound_the_wait(dialect: Dialect, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
-    """Give what DATABASE_URL itself leaves open."""
+def _set_timeouts(dialect: Dialect, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
+    """Set the options that DATABASE_URL does not."""
     if dialect.name == "postgresql":
         for name, value in POSTGRESQL_CONNECTION.items():
             options.setdefault(name, value)
 
 
 def _set_up(connection: Any, _record: Any) -> None:
-    """Let readers and the one writer of SQLite work side by side; wait for locks, and for nobody without end."""
+    """Let readers of SQLite work beside its one writer, and bound the wait for locks."""
     cursor = connection.cursor()
     if type(connection).__module__.partition(".")[0] == "sqlite3":
         for pragma in ("foreign_keys=ON", f"busy_timeout={BUSY_MILLISECONDS}", "journal_mode=WAL"):
             cursor.execute(f"PRAGMA {pragma}")
     else:
         cursor.execute(POSTGRESQL_SESSION)
-        connection.commit()  # or the first rollback would take it back
+        connection.commit()  # else the first rollback would undo it
     cursor.close()
 
 
 def _keep_rows_out_of_errors(context: ExceptionContext) -> None:
-    """Leave PostgreSQL's first line: those below it repeat the values of a row, and end up in logs and terminals."""
+    """Keep the first line of PostgreSQL's errors: the others repeat values of a row, and reach logs and terminals."""
     original, ours = context.original_exception, context.sqlalchemy_exception
     first_line = getattr(getattr(original, "diag", None), "message_primary", None)
     if first_line is None:
         return
-    whole, original.args = str(original), (first_line,)
+    complete = str(original)
+    original.args = (first_line,)
     if ours is not None:
-        ours.args = (str(ours.args[0]).replace(whole, first_line), *ours.args[1:])
+        ours.args = (str(ours.args[0]).replace(complete, first_line), *ours.args[1:])

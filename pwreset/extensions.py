@@ -1,7 +1,4 @@
-"""The extensions as bare instances, so that modules import them without importing the application.
-
-Decides nothing beyond the limits' strategy; `create_app` binds them. No logic belongs here.
-"""
+"""The extensions as instances, so that modules can import them without the application. `create_app` binds them."""
 
 from flask_login import LoginManager
 from flask_migrate import Migrate

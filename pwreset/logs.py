@@ -76,7 +76,7 @@ def install() -> None:
 
 
 class JSONFormatter(JsonFormatter):
-    """A JSON object a line: `time` (UTC, ISO 8601), `level`, `logger`, `process`, `message`, and the line's own fields."""
+    """One JSON object a line: `time` (UTC, ISO 8601), `level`, `logger`, `process`, `message`, and extra fields."""
 
     def __init__(self) -> None:
         super().__init__(FIELDS, rename_fields=SHORTER_NAMES, timestamp="time")

@@ -15,8 +15,7 @@ from flask_login import UserMixin
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from pwreset.clock import utcnow
-from pwreset.database import UTCDateTime
+from pwreset.clock import UTCDateTime, utcnow
 from pwreset.extensions import db
 from pwreset.passwords import check_password, is_password_usable
 

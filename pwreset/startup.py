@@ -1,7 +1,7 @@
-"""What changes when the application is served and not only imported.
+"""What happens when the application is served, and not only imported.
 
-Decides who may serve it, that the tables must be there first, and which process runs the worker: the one that serves
-under `flask run`, and each gunicorn worker after its fork. Commands, tests and scripts start no thread.
+Decides who may serve it, that the tables must exist first, and which process runs the worker: the one that serves under
+`flask run`, and each gunicorn worker after its fork. Commands, tests and scripts start no thread.
 """
 
 import atexit
@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import click
 from flask import Flask
+from flask.cli import ScriptInfo
 from werkzeug.serving import is_running_from_reloader
 
 from pwreset.database import UNAVAILABLE, SchemaError, check_schema
@@ -25,14 +26,14 @@ LOCAL_ONLY = (
     "PUBLIC_URL is not set, so this is local mode, which only `flask run` serves: behind another server every visitor "
     "would look like this machine. Set PUBLIC_URL, for example https://accounts.example.com."
 )
+BOOT_ERROR = 3  # after any other exit status gunicorn starts the worker again, without end
 logger = logging.getLogger(__name__)
-BOOT_ERROR = 3  # gunicorn starts a worker that ends with another status again, and again without end
 
 
 def init_app(app: Flask) -> None:
-    """Prepare an application that `flask run` serves; for everybody else nothing happens here."""
+    """Prepare an application that `flask run` serves; do nothing for any other command or program."""
     context = click.get_current_context(silent=True)
-    if context is None or context.info_name != "run":
+    if context is None or context.info_name != "run" or context.find_object(ScriptInfo) is None:
         return
     _serve(app)
     log_to_console(app.config["LOG_FORMAT"])
@@ -47,7 +48,7 @@ def init_app(app: Flask) -> None:
 
 
 def serve_in_public(app: Flask) -> None:
-    """Prepare an application that a server imports, whatever its configuration; local mode is for `flask run` alone.
+    """Prepare an application that a server imports; local mode is for `flask run` alone.
 
     Raises:
         SystemExit: in local mode, with the reason.
@@ -55,12 +56,12 @@ def serve_in_public(app: Flask) -> None:
     if click.get_current_context(silent=True) is not None:
         return
     if app.config["PUBLIC_URL"] is None:
-        refuse(LOCAL_ONLY)
+        abort_startup(LOCAL_ONLY)
     _serve(app)
 
 
-def refuse(reason: str) -> NoReturn:
-    """End a server's process with a sentence, so that no server tries it again.
+def abort_startup(reason: str) -> NoReturn:
+    """End a server's process with a sentence, and with a status after which no server starts it again.
 
     Raises:
         SystemExit: always.
@@ -69,49 +70,49 @@ def refuse(reason: str) -> NoReturn:
     raise SystemExit(BOOT_ERROR)
 
 
-def require_schema(app: Flask, *, joins: bool = False) -> None:
-    """End a server's process whose database lacks our tables; one that is away may come back, and /healthz tells.
+def require_schema(app: Flask, *, respawned: bool = False) -> None:
+    """End a server's process if the tables are missing or old. A database that is away may come back.
 
     Args:
-        app: whose database.
-        joins: the process joins a server that runs. An upgrade is under way then, and to end would take all others
-            along: what needs the new tables is a 503 until they are there, and the rest works.
+        app: the application.
+        respawned: the process joins a running server. The tables are older only while an upgrade is under way then, and
+            ending the process would end the server: pages that need the new tables answer 503, and the others work.
 
     Raises:
-        SystemExit: with the command that mends it.
+        SystemExit: with the command to run.
     """
     try:
         _check_schema(app)
     except SchemaError as error:
-        if not joins:
-            refuse(error.message)
-        logger.error(error.message)  # noqa: TRY400 (a sentence says it all)
+        if not respawned:
+            abort_startup(error.message)
+        logger.error(error.message)  # noqa: TRY400 (the sentence is enough)
     except UNAVAILABLE:
         logger.warning("The database does not answer.")
 
 
 def start_worker(app: Flask) -> None:
-    """Start the thread that delivers mail, in the process that serves, unless somebody else delivers.
+    """Start the thread that delivers emails in the process that serves.
 
-    That is Celery, where CELERY_BROKER_URL is set, or with OUTBOX_WORKER=none `flask outbox run`.
+    It is not started if Celery delivers (CELERY_BROKER_URL), or `flask outbox run` does (OUTBOX_WORKER=none).
     """
     if app.config["OUTBOX_WORKER"] == "thread" and app.config["CELERY_BROKER_URL"] is None:
         Worker(app).start()
-        _end_in_order_on_sigterm()
+        _exit_on_sigterm()
 
 
-def start_under_gunicorn(app: Flask, *, joins: bool) -> None:
-    """Prepare a gunicorn worker process, after its fork: `post_worker_init` in `gunicorn.conf.py` calls it.
+def start_under_gunicorn(app: Flask, *, respawned: bool) -> None:
+    """Prepare a gunicorn worker process after its fork; `post_worker_init` in `gunicorn.conf.py` calls this.
 
     Args:
-        app: what it serves.
-        joins: it is none of those that the server was started with.
+        app: the application that it serves.
+        respawned: it was started later than the server.
     """
-    # A terminal's Ctrl-C comes here too, right before the master's own signal, and gunicorn's handler deadlocks when
-    # it interrupts itself (27.0.1, gthread). The master's signal is enough.
+    # A terminal's Ctrl-C reaches this process too, right before the master's own signal, and gunicorn's handler
+    # deadlocks when it interrupts itself (27.0.1, gthread). The master's signal is enough.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     log_to_console(app.config["LOG_FORMAT"])
-    require_schema(app, joins=joins)
+    require_schema(app, respawned=respawned)
     start_worker(app)
 
 
@@ -125,8 +126,8 @@ def _serve(app: Flask) -> None:
     atexit.register(app.extensions["pwreset"].rejected_requests.write)
 
 
-def _end_in_order_on_sigterm() -> None:
-    # By default SIGTERM ends Python at once, in mid-send. gunicorn and the reloader have handlers of their own.
+def _exit_on_sigterm() -> None:
+    # By default SIGTERM ends Python at once, in the middle of a send. gunicorn and the reloader have own handlers.
     on_main = threading.current_thread() is threading.main_thread()
     if on_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, _exit)

@@ -1,7 +1,7 @@
-"""What is remembered of an account's life, for its owner and the operator.
+"""The security events of an account, for its owner and the operator.
 
-Decides which events there are and how each reads. No token, password or typed address is kept; `record` adds a row to
-the present transaction and never commits, so an event stands or falls with what it tells of.
+Decides which events there are and how each reads. No token, password or typed address is kept. `record` adds a row to
+the current transaction and never commits, so an event exists exactly if the change that it describes does.
 """
 
 from collections.abc import Iterable
@@ -63,7 +63,7 @@ DESCRIPTIONS: dict[str, str] = {
 }
 
 
-# After one of these no link is alive that was mailed before.
+# After one of these, no link that was emailed before works.
 END_LINKS = frozenset(
     {
         Kind.COMPLETED,
@@ -79,7 +79,7 @@ END_LINKS = frozenset(
 )
 
 
-# What anybody can cause who knows the address, as often as they like.
+# Events that any person who knows the address can cause, any number of times.
 BY_STRANGERS = frozenset(
     {
         Kind.REGISTERED,
@@ -103,22 +103,20 @@ class Entry(NamedTuple):
     browser: str | None
 
 
-def record(kind: Kind, user_id: int | None, client: RequestInfo | None = None) -> None:
-    """Add an event to the present transaction.
+def record(kind: Kind, user_id: int | None, request_info: RequestInfo | None = None) -> None:
+    """Add an event to the current transaction.
 
     Args:
         kind: what happened.
-        user_id: whose account, or None where there is none.
-        client: who did it; None for the program itself.
+        user_id: the account, or None if there is none.
+        request_info: where the request came from; None for the program itself.
     """
-    client = client or RequestInfo()
-    db.session.add(
-        SecurityEvent(kind=kind, user_id=user_id, client_address=client.address, user_agent=client.user_agent)
-    )
+    info = request_info or RequestInfo()
+    db.session.add(SecurityEvent(kind=kind, user_id=user_id, client_address=info.address, user_agent=info.user_agent))
 
 
 def count(kind: Kind) -> int:
-    """Return how many events of a kind are remembered, of all accounts and of none."""
+    """Return how many events of a kind are kept, with and without an account."""
     return db.session.scalar(select(func.count()).where(SecurityEvent.kind == kind)) or 0
 
 
@@ -126,8 +124,9 @@ def latest(user: User, limit: int = 20) -> list[Entry]:
     """Return the newest events of an account as a person reads them, newest first.
 
     Args:
-        user: whose.
-        limit: how many of what strangers can cause, and how many of all else: theirs must not push a login out.
+        user: the account.
+        limit: how many of the events that strangers can cause, and how many others: a stranger must not be able to push
+            a login out of the list.
     """
     by_strangers = SecurityEvent.kind.in_(BY_STRANGERS)
     rows = [*_newest(user, limit, by_strangers), *_newest(user, limit, ~by_strangers)]

@@ -1,4 +1,4 @@
-"""`flask mail check`: try the mail server step by step, and say what to do where it fails."""
+"""`flask mail check`: try the mail server step by step, and say what to do when a step fails."""
 
 import smtplib
 from collections.abc import Callable
@@ -19,18 +19,18 @@ group = AppGroup("mail", help="The mail server.")
 
 
 @group.command()
-@click.option("--to", "address", metavar="ADDRESS", help="Send a test mail there.")
+@click.option("--to", "address", metavar="ADDRESS", help="Send a test email there.")
 def check(address: str | None) -> None:
-    """Connect to the mail server, switch to TLS, log in, and send a test mail with --to."""
+    """Connect to the mail server, switch to TLS, log in, and send a test email with --to."""
     recipient = _normalized(address) if address else None
     if current_app.config["EMAIL_HOST"] is None:
-        msg = "No mail server is set, so mail is kept in the mailbox. Set EMAIL_USER and EMAIL_PASS."
+        msg = "No mail server is set, so emails are kept in the local mailbox. Set EMAIL_USER and EMAIL_PASS."
         raise click.ClickException(msg)
     with VerifyingConnection(current_app.extensions["mail"]) as connection:
         _open(connection)
         if recipient:
-            _step(connection, "send the test mail", lambda: connection.send(emails.trial_message(recipient)))
-    click.echo("The mail server works." if recipient else "The mail server works. --to ADDRESS sends a test mail.")
+            _step(connection, "send the test email", lambda: connection.send(emails.trial_message(recipient)))
+    click.echo("The mail server works." if recipient else "The mail server works. --to ADDRESS sends a test email.")
 
 
 def _open(connection: VerifyingConnection) -> None:
@@ -52,8 +52,8 @@ def _step(connection: VerifyingConnection, name: str, action: Callable[[], T]) -
         result = action()
     except (smtplib.SMTPException, OSError, ValueError, MailError) as error:
         click.echo("failed")
-        why = str(error) if isinstance(error, MailError) else connection.explain(error)
-        raise click.ClickException(why[0].upper() + why[1:] + ".") from None
+        reason = str(error) if isinstance(error, MailError) else connection.explain(error)
+        raise click.ClickException(reason[0].upper() + reason[1:] + ".") from None
     click.echo("ok")
     return result
 

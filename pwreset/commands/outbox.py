@@ -1,4 +1,4 @@
-"""`flask outbox`: the mail that waits, for operators. Addresses are not printed: a terminal is a log."""
+"""`flask outbox`: the queue of emails, for operators. It prints no addresses, since a terminal is a log."""
 
 import click
 from flask import current_app
@@ -11,14 +11,14 @@ from pwreset.monitoring import counters, queue_status
 from pwreset.monitoring.counters import Counted
 from pwreset.outbox import delivery, retention, worker
 
-group = DatabaseGroup("outbox", help="Mail that waits to be sent.")
+group = DatabaseGroup("outbox", help="Emails that wait to be sent.")
 
 
-# What the counters are called here; `/metrics` has them too, split by kind.
+# The counters' names here; `/metrics` has them too, by kind.
 TOTALS = {
     Counted.DELIVERED: "delivered",
     Counted.MERGED: "merged",
-    Counted.NO_RECIPIENT: "for nobody",
+    Counted.NO_RECIPIENT: "no recipient",
     Counted.RETRIED: "retried",
     Counted.FAILED: "failed",
     Counted.EXPIRED: "expired",
@@ -29,7 +29,7 @@ TOTALS = {
 
 @group.command()
 def status() -> None:
-    """Show how much mail waits, for how long, what happened so far, and what failed for good."""
+    """Show how many emails wait and how long, what happened so far, and the last failures."""
     _print(queue_status.counts())
     oldest = queue_status.oldest_due()
     if oldest:
@@ -54,19 +54,19 @@ def _print(numbers: dict[str, int]) -> None:
 
 @group.command()
 def drain() -> None:
-    """Deliver what is due, now, delete what is too old, and stop."""
+    """Deliver what is due now, delete what is too old, and stop."""
     log_to_console(current_app.config["LOG_FORMAT"])
     total = queue_status.counts()["due"]
-    time_to_tell = at_most_every(1)
-    time_to_tell()  # not at once: most drains are short
+    progress_is_due = at_most_every(1)
+    progress_is_due()  # not at once: most drains are short
 
-    def tell(done: int) -> None:
-        if done < total and time_to_tell():
+    def show_progress(done: int) -> None:
+        if done < total and progress_is_due():
             click.echo(f"{done} of {total} ...")
 
-    done, problem = delivery.deliver_pending(worker.stop_on_signals().is_set, tell)
+    done, problem = delivery.deliver_pending(worker.stop_on_signals().is_set, show_progress)
     click.echo(f"{done} of {max(total, done)} dealt with.")
-    retention.purge()  # where this is all that runs, nobody else does
+    retention.purge()  # a site may run no worker but this command
     if problem:
         msg = f"The rest waits: {problem}."
         raise click.ClickException(msg)
@@ -74,7 +74,7 @@ def drain() -> None:
 
 @group.command()
 def run() -> None:
-    """Deliver until stopped: a worker of its own."""
+    """Deliver until stopped, as a separate worker."""
     log_to_console(current_app.config["LOG_FORMAT"])
     click.echo("Delivering; Ctrl-C stops.")
     worker.Worker(current_app._get_current_object(), worker.stop_on_signals()).run()  # type: ignore[attr-defined]  # noqa: SLF001
@@ -82,5 +82,5 @@ def run() -> None:
 
 @group.command()
 def retry() -> None:
-    """Send the mail that failed for good back into the queue."""
+    """Queue failed emails again."""
     click.echo(f"{outbox.retry_failed()} due again.")

@@ -1,7 +1,6 @@
 """`flask users`: accounts, for operators.
 
-Decides what an operator may do to an account. Nobody's password is chosen for them but by `set-password`, which ends
-all sessions and tells the owner.
+Only `set-password` chooses a password for the owner; it ends all sessions, and the owner gets an email.
 """
 
 import sys
@@ -48,9 +47,9 @@ def create(email: str, password_stdin: bool) -> None:  # noqa: FBT001 (click pas
 @click.argument("email")
 @from_stdin
 def set_password(email: str, password_stdin: bool) -> None:  # noqa: FBT001
-    """Choose an account's password for its owner; ends every session and mails a notice."""
+    """Set an account's password; ends every session and emails a notice to the owner."""
     address = _find(email).email
-    db.session.rollback()  # a database ends a transaction that waits for somebody to type
+    db.session.rollback()  # the database would end a transaction that waits for typing
     password = _read_password(address, stdin=password_stdin)
     user = _find(email)
     if not accounts.set_password(user, password):
@@ -59,13 +58,13 @@ def set_password(email: str, password_stdin: bool) -> None:  # noqa: FBT001
     outbox.enqueue(EmailKind.PASSWORD_CHANGED, user.email, RequestInfo())
     events.record(Kind.SET_BY_ADMIN, user.id)
     db.session.commit()
-    click.echo("The password is set, every session has ended, and the owner is told by mail.")
+    click.echo("The password is set, every session has ended, and the owner gets an email.")
 
 
 @group.command()
 @click.argument("email")
 def invite(email: str) -> None:
-    """Mail the registration link to an address."""
+    """Email the registration link to an address."""
     address = _normalized(email)
     user = accounts.find(address)
     if user and (user.has_usable_password() or not user.is_active):
@@ -79,7 +78,7 @@ def invite(email: str) -> None:
 @group.command()
 @click.argument("email")
 def deactivate(email: str) -> None:
-    """Switch an account off: no login, no mail, and every session and link ends."""
+    """Deactivate an account: no login, no email, and every session and link ends."""
     _switch(email, active=False)
     click.echo("Deactivated. Every session and outstanding link has ended.")
 
@@ -87,7 +86,7 @@ def deactivate(email: str) -> None:
 @group.command()
 @click.argument("email")
 def activate(email: str) -> None:
-    """Switch an account on again; no old session, and no old link that sets a password, comes back."""
+    """Activate an account again; no old session, and no old link that sets a password, works again."""
     _switch(email, active=True)
     click.echo("Activated.")
 
@@ -95,7 +94,7 @@ def activate(email: str) -> None:
 @group.command()
 @click.argument("email")
 def reset_link(email: str) -> None:
-    """Print a link that sets a new password, for support where mail does not arrive."""
+    """Print a link that sets a new password, for support when email does not arrive."""
     user = _find(email)
     if not user.is_active:
         msg = "The account is deactivated."
@@ -103,18 +102,18 @@ def reset_link(email: str) -> None:
     purpose = "reset" if user.has_usable_password() else "invite"
     link = emails.link_to_page(user, purpose, current_app.config["PUBLIC_URL"] or LOCAL_URL)
     if purpose == "invite":
-        cooldown.start(user)  # as if mailed: an unfinished account with a live link is not purged
+        cooldown.start(user)  # as if it was emailed: an unfinished account with a valid link is not purged
     events.record(Kind.LINK_PRINTED, user.id)
     db.session.commit()
     click.echo(link)
     lifetime = humanize_duration(token_generator(purpose).lifetime)
-    click.echo(f"It works once, within {lifetime}. Whoever has it can set the password.", err=True)
+    click.echo(f"It works once, within {lifetime}. Anyone who has it can set the password.", err=True)
 
 
 @group.command("events")
 @click.argument("email")
 def show_events(email: str) -> None:
-    """List what happened to an account, newest first."""
+    """List the security events of an account, newest first."""
     for entry in events.latest(_find(email), limit=100):
         where = " ".join(filter(None, (entry.client_address, entry.browser)))
         click.echo(f"{entry.created_at:%Y-%m-%d %H:%M:%S}  {entry.description}  {where}".rstrip())

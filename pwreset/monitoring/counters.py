@@ -1,8 +1,7 @@
 """How often things happened, over all processes and restarts.
 
-Decides what is counted and how a number is kept: in one row for each, raised in the transaction of what it counts, so
-that every process reports the same and nothing is counted that was rolled back. It must not hold anything about a
-person: a number tells of nobody.
+Each counter is a row, raised in the transaction of what it counts: every process reports the same numbers, and nothing
+that was rolled back is counted. A counter must not contain anything about a person.
 """
 
 from datetime import datetime
@@ -20,11 +19,11 @@ class Counted(StrEnum):
     """The names of the counters, as stored."""
 
     DELIVERED = "delivered"
-    NO_RECIPIENT = "unaddressed"  # nobody to mail: no account, or none that may be mailed
+    NO_RECIPIENT = "unaddressed"  # no account, or none that may get email
     MERGED = "merged"
     EXPIRED = "expired"
     FAILED = "failed"
-    PURGED = "purged"  # failed long ago, and deleted since
+    PURGED = "purged"  # failed long ago, and deleted
     RETRIED = "retried"
     COMPLETED = "completed"
     LIMITED = "limited"
@@ -32,11 +31,11 @@ class Counted(StrEnum):
 
 
 def add(name: Counted, kind: str, number: int = 1) -> None:
-    """Raise a counter in the present transaction, as its last statement: the row stays locked until the commit.
+    """Raise a counter in the current transaction, as its last statement: the row stays locked until the commit.
 
     Args:
         name: what happened.
-        kind: to what; a mail's kind, an endpoint.
+        kind: the kind of email, the endpoint or the like.
         number: how often.
     """
     now = utcnow()

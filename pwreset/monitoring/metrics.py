@@ -1,7 +1,7 @@
-"""`/metrics`, for Prometheus: what the outbox and the counters say, in its text format.
+"""`/metrics`: the outbox and the counters in the text format of Prometheus.
 
-Decides the names, and who may read: this machine, or whoever holds METRICS_TOKEN. Every number comes from the database
-at the moment of asking, so that it does not matter which process answers. It must not keep a number of its own.
+Decides the names, and who may read them: this machine, or a client with METRICS_TOKEN. Every number is read from the
+database for each request, so it does not matter which process answers. This module keeps no numbers.
 """
 
 import hmac
@@ -21,28 +21,28 @@ from pwreset.monitoring.counters import Counted
 from pwreset.web.security import host_name
 
 bp = Blueprint("metrics", __name__)
-# What a proxy adds: with one of these the request came from further away than this machine.
+# Headers that proxies add: a request with one of these did not come from this machine.
 FORWARDING = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
 GAUGES = {
-    "due": "Mails that should be on their way.",
-    "waiting": "Mails that wait for a later time: the next try, or their account's turn.",
-    "failed": "Mails that failed for good and are kept for the operator.",
+    "due": "Emails that are due.",
+    "waiting": "Emails that wait for their next attempt or the end of a cooldown.",
+    "failed": "Emails that failed and are kept for the operator.",
 }
 COUNTERS = {
-    Counted.DELIVERED: ("mails_delivered", "Mails that a mail server accepted.", "kind"),
-    Counted.RETRIED: ("mails_retried", "Tries that failed for now.", "kind"),
-    Counted.FAILED: ("mails_failed", "Mails that failed for good.", "kind"),
-    Counted.EXPIRED: ("mails_expired", "Mails that could not be sent in time.", "kind"),
-    Counted.MERGED: ("mails_merged", "Requests that another mail to the same account answered.", "kind"),
-    Counted.NO_RECIPIENT: ("mails_unaddressed", "Requests for nobody who may be mailed.", "kind"),
-    Counted.COMPLETED: ("resets_completed", "Passwords set through a mailed link.", "purpose"),
-    Counted.LIMITED: ("rate_limited", "Requests refused for coming too often.", "endpoint"),
+    Counted.DELIVERED: ("mails_delivered", "Emails that a mail server accepted.", "kind"),
+    Counted.RETRIED: ("mails_retried", "Attempts that failed for now.", "kind"),
+    Counted.FAILED: ("mails_failed", "Emails that failed.", "kind"),
+    Counted.EXPIRED: ("mails_expired", "Emails that could not be sent in time.", "kind"),
+    Counted.MERGED: ("mails_merged", "Requests merged into another email to the same account.", "kind"),
+    Counted.NO_RECIPIENT: ("mails_unaddressed", "Requests without an account that may get email.", "kind"),
+    Counted.COMPLETED: ("resets_completed", "Passwords set through an emailed link.", "purpose"),
+    Counted.LIMITED: ("rate_limited", "Requests rejected by a rate limit.", "endpoint"),
 }
 
 
 @bp.get("/metrics")
 def metrics() -> Response:
-    """Answer in Prometheus's text format; 401 or 403 to whoever may not read."""
+    """Answer in the text format of Prometheus, or 401 or 403 to a client that may not read it."""
     if not may_read():
         abort(
             Response("Unauthorized\n", 401, {"WWW-Authenticate": "Bearer"})
@@ -55,20 +55,20 @@ def metrics() -> Response:
 
 
 def may_read() -> bool:
-    """Whether the request comes from this machine, or carries METRICS_TOKEN as a bearer token (RFC 6750)."""
+    """Whether the request comes from this machine, or has METRICS_TOKEN as its bearer token (RFC 6750)."""
     token, sent = current_app.config["METRICS_TOKEN"], request.authorization
     if token and sent and sent.type == "bearer" and hmac.compare_digest((sent.token or "").encode(), token.encode()):
         return True
-    # Behind a proxy that TRUSTED_PROXIES does not count, everybody has a loopback address; name or headers tell.
+    # Behind a proxy that TRUSTED_PROXIES does not count, all clients have a loopback address; host or headers differ.
     here = is_loopback(request.remote_addr or "") and is_loopback(host_name())
     return here and not any(name in request.headers for name in FORWARDING)
 
 
 class DatabaseCollector(Collector):
-    """Asks the database at each collection; `describe` keeps the registry from asking at registration."""
+    """Reads the database at each collection; `describe` keeps the registry from collecting at registration."""
 
     def describe(self) -> list[Metric]:
-        """Return nothing: the names are fixed here, and clash with nobody's."""
+        """Return nothing: the names are fixed here, and can't collide."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -76,12 +76,14 @@ class DatabaseCollector(Collector):
         for name, number in queue_status.counts().items():
             yield GaugeMetricFamily(f"pwreset_outbox_{name}", GAUGES[name], number)
         oldest = queue_status.oldest_due()
-        yield GaugeMetricFamily("pwreset_outbox_oldest_due_seconds", "Age of the oldest due mail.", _age(oldest))
+        yield GaugeMetricFamily("pwreset_outbox_oldest_due_seconds", "Age of the oldest due email.", _age(oldest))
         seen = counters.last(Counted.WORKER_HEARTBEAT)
         yield GaugeMetricFamily(
-            "pwreset_worker_seen_timestamp_seconds", "When a worker last took a mail.", seen.timestamp() if seen else 0
+            "pwreset_worker_seen_timestamp_seconds",
+            "When a worker last recorded its heartbeat.",
+            seen.timestamp() if seen else 0,
         )
-        yield _family("requests", "Mails asked for.", "kind", queue_status.requests())
+        yield _family("requests", "Emails requested.", "kind", queue_status.requests())
         totals = counters.totals()
         for counted, (name, meaning, label) in COUNTERS.items():
             yield _family(name, meaning, label, {kind: n for (key, kind), n in totals.items() if key == counted})

@@ -1,7 +1,7 @@
-"""What the outbox and the counters say together: for `/metrics`, `/healthz` and `flask outbox status`.
+"""The state of the queue, for `/metrics`, `/healthz` and `flask outbox status`.
 
-Decides how the numbers are reckoned, all of them from the database, so that every process answers alike. It must not
-write, and names no address.
+Every number is computed from the database, so that every process gives the same answer. This module must not write, and
+returns no address.
 """
 
 from collections import Counter as Tally
@@ -10,23 +10,23 @@ from datetime import datetime, timedelta
 from flask import current_app
 from sqlalchemy import ColumnElement, func, select, union_all
 
-from pwreset.clock import utcnow
+from pwreset.clock import CLOCK_TOLERANCE, utcnow
 from pwreset.extensions import db
 from pwreset.models import Counter, OutboxMessage
 from pwreset.monitoring import counters
 from pwreset.monitoring.counters import Counted
 
-# What takes a row out of the outbox for good. A mail that failed stays in it until it is purged or sent again.
+# The counters of rows that left the outbox. A failed row stays until it is purged or sent again.
 ENDS = frozenset({Counted.DELIVERED, Counted.NO_RECIPIENT, Counted.MERGED, Counted.EXPIRED, Counted.PURGED})
-UNSEEN, CLOCKS_DIFFER = timedelta(minutes=1), timedelta(minutes=2)
+STALLED_AFTER = timedelta(minutes=1)
 STALLED_MESSAGE = (
-    "Mail has been due for more than a minute, and no worker takes it. "
+    "Email has been due for more than a minute, and no worker delivers it. "
     "Serve with gunicorn.conf.py, or run `flask outbox run` or Celery beside this server."
 )
 
 
 def counts() -> dict[str, int]:
-    """Return how many rows are due, wait for a later time, and failed for good."""
+    """Return how many rows are due, wait for a later time, and failed."""
     now = utcnow()
     states: dict[str, ColumnElement[bool]] = {
         "due": OutboxMessage.run_after <= now,
@@ -43,31 +43,32 @@ def oldest_due() -> datetime | None:
 
 
 def failed(limit: int = 20) -> list[OutboxMessage]:
-    """Return the rows that failed for good, newest first."""
+    """Return the failed rows, newest first."""
     newest = select(OutboxMessage).where(OutboxMessage.run_after.is_(None)).order_by(OutboxMessage.failed_at.desc())
     return list(db.session.scalars(newest.limit(limit)))
 
 
 def requests() -> dict[str, int]:
-    """Return how often each kind of mail was ever asked for: what is in the outbox, and what left it.
+    """Return how often each kind of email was ever requested: the rows in the outbox, and those that left it.
 
-    Reckoned, so that the request itself counts nothing: it adds one row for every address, and does no more. In one
-    statement: a mail that left between two would be reckoned in both, and the number would go down again.
+    It is computed, so that a request counts nothing: it adds one row for every address, and does no more. One statement
+    reads both: a row that left between two would count twice, and the number would go down later.
     """
     present = select(OutboxMessage.kind, func.count().label("number")).group_by(OutboxMessage.kind)
     left = select(Counter.kind, Counter.value).where(Counter.name.in_(ENDS))
-    asked: Tally[str] = Tally()
+    requested: Tally[str] = Tally()
     for kind, number in db.session.execute(union_all(present, left)):
-        asked[kind] += number
-    return dict(sorted(asked.items()))
+        requested[kind] += number
+    return dict(sorted(requested.items()))
 
 
 def is_stalled() -> bool:
-    """Whether mail has been due for a minute, and for as long no worker has taken any."""
-    long_ago = utcnow() - max(UNSEEN, timedelta(seconds=current_app.config["EMAIL_DEADLINE"] + 15))
+    """Whether rows have been due for a minute, and no worker has recorded a heartbeat since."""
+    # A worker records no heartbeat while it sends one email, which takes up to EMAIL_DEADLINE.
+    limit = utcnow() - max(STALLED_AFTER, timedelta(seconds=current_app.config["EMAIL_DEADLINE"] + 15))
     oldest = oldest_due()
-    if oldest is None or oldest > long_ago:
+    if oldest is None or oldest > limit:
         return False
-    seen = counters.last(Counted.WORKER_HEARTBEAT)
-    # One from the future was seen by a clock that was ahead.
-    return seen is None or not long_ago <= seen <= utcnow() + CLOCKS_DIFFER
+    heartbeat = counters.last(Counted.WORKER_HEARTBEAT)
+    # A heartbeat further in the future was recorded before the clock was set back.
+    return heartbeat is None or not limit <= heartbeat <= utcnow() + CLOCK_TOLERANCE

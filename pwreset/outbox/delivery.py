@@ -91,9 +91,9 @@ class Attempt:
             return Outcome(Result.EXPIRED, user_id=user and user.id, created_before=oldest)
         if kind is None:
             return Outcome(Result.RETRY, reason="this version does not know this kind of email")
-        return self._write_and_send(kind, connection)
+        return self._deliver(kind, connection)
 
-    def _write_and_send(self, kind: EmailKind, connection: Connection) -> Outcome:
+    def _deliver(self, kind: EmailKind, connection: Connection) -> Outcome:
         draft = emails.draft_for(self.row)
         if draft is None:
             return Outcome(Result.NO_RECIPIENT)
@@ -103,23 +103,22 @@ class Attempt:
             if not isinstance(slot, Slot):
                 return Outcome(Result.MERGED, user_id, until=slot)
             self.slot = slot
-        outcome = self._write(draft) or self._send(connection)
-        return replace(outcome, user_id=user_id)
+        return replace(self._write_and_send(draft, connection), user_id=user_id)
 
-    def _write(self, draft: emails.EmailDraft) -> Outcome | None:
+    def _write_and_send(self, draft: emails.EmailDraft, connection: Connection) -> Outcome:
         try:
             self.message = emails.write(self.row, draft)
         except UNAVAILABLE:
             raise
         except Exception as error:  # noqa: BLE001 (a row that can't be written must not stop those behind it)
-            db.session.rollback()
             return Outcome(Result.FAILED, reason=f"the email could not be written ({type(error).__name__})")
-        db.session.rollback()  # only read: no transaction stays open while the mail server is spoken to
-        return None
+        finally:
+            db.session.rollback()  # no transaction stays open while the mail server is spoken to
+        return self._send(self.message, connection)
 
-    def _send(self, connection: Connection) -> Outcome:
+    def _send(self, message: Message, connection: Connection) -> Outcome:
         try:
-            connection.send(self.message)
+            connection.send(message)
         except ServerUnavailable as error:
             return Outcome(Result.RELEASED, reason=str(error))
         except Deferred as error:

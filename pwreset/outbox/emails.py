@@ -120,7 +120,7 @@ def _sender_domain() -> str:
 
 
 def origin_of(row: OutboxMessage) -> str:
-    """Return the origin of the links: PUBLIC_URL if it is set, else the loopback origin that the form was served from."""
+    """Return the origin of links: PUBLIC_URL if it is set, else the loopback origin that served the form."""
     return current_app.config["PUBLIC_URL"] or row.origin or LOCAL_URL
 
 

@@ -30,9 +30,19 @@ class EmailKind(StrEnum):
     REGISTRATION = "register", "invite", "invite", Kind.REGISTERED, REQUEST_LIFETIME
     PASSWORD_CHANGED = "password_changed", "password_changed", None, None, NOTICE_LIFETIME
 
-    def __new__(cls, name: str, template: str, purpose: str | None, event: Kind | None, lifetime: timedelta) -> Self:
+    def __new__(  # noqa: PLR0913 (a row of the table above)
+        cls,
+        name: str,
+        template: str = "",
+        purpose: str | None = None,
+        event: Kind | None = None,
+        lifetime: timedelta = REQUEST_LIFETIME,
+    ) -> Self:
         """Keep the attributes beside the name."""
         kind = str.__new__(cls, name)
         kind._value_ = name
-        kind.template, kind.purpose, kind.event, kind.lifetime = template, purpose, event, lifetime
+        kind.template = template
+        kind.purpose = purpose
+        kind.event = event
+        kind.lifetime = lifetime
         return kind

@@ -1,4 +1,4 @@
-"""What is deleted when, so that nothing is kept longer than it is of use."""
+"""What is deleted, and when, so that nothing is kept longer than it is needed."""
 
 from datetime import timedelta
 
@@ -10,17 +10,18 @@ from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import SecurityEvent
 
-FAILED_MAIL, SECURITY_EVENTS = timedelta(days=30), timedelta(days=90)
+FAILED_ROW_AGE = timedelta(days=30)
+EVENT_AGE = timedelta(days=90)
 
 
 def purge() -> None:
-    """Delete accounts never finished (7 days), mail that failed for good (30 days) and security events (90 days).
+    """Delete unfinished accounts (7 days), failed rows (30 days) and security events (90 days), and commit.
 
-    Failed logins are forgotten after a day, and sessions that were logged out once their cookies have expired.
+    Failed logins are deleted after a day, and revoked sessions once their cookies have expired.
     """
     accounts.purge_unfinished()
     login_throttle.purge()
     sessions.purge_revoked()
-    outbox.purge_failed(FAILED_MAIL)
-    db.session.execute(delete(SecurityEvent).where(SecurityEvent.created_at < utcnow() - SECURITY_EVENTS))
+    outbox.purge_failed(FAILED_ROW_AGE)
+    db.session.execute(delete(SecurityEvent).where(SecurityEvent.created_at < utcnow() - EVENT_AGE))
     db.session.commit()

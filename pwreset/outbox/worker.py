@@ -55,7 +55,7 @@ class Worker:
         atexit.register(self.stop)
 
     def stop(self) -> None:
-        """Stop after the current email; a row that is not sent by the deadline stays leased and is tried again later."""
+        """Stop after the current email; a row that is not sent by the deadline stays leased, for a later attempt."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(self.app.config["EMAIL_DEADLINE"] + 1)

@@ -1,6 +1,6 @@
-"""The password reset: four views under Django's names and paths, and two for "This wasn't me".
+"""The password reset: four views under Django's names and paths, and two that revoke.
 
-This page reads as Django's `django/contrib/auth/urls.py`: change an option here, for example
+As in Django's `django/contrib/auth/urls.py`, options are set here, for example
 `PasswordResetView.as_view("reset", from_email="help@example.com")`.
 """
 

@@ -1,4 +1,4 @@
-"""The forms of an account: log in, register, change the password. Syntax and the rules for a new password, no more."""
+"""The forms of an account: log in, register, change the password. They look up nothing but the current password."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from pwreset.web.forms import AddressField, AddressForm, PasswordInput, SetPassw
 
 
 class RegistrationForm(AddressForm):
-    """An address alone: the password is chosen behind the mailed link, once the address is proven."""
+    """An address alone: the password is chosen through the emailed link, which proves the address."""
 
 
 class LoginForm(AddressForm):
@@ -25,7 +25,7 @@ class PasswordChangeForm(SetPasswordForm):
     old_password = PasswordInput("Old password", autocomplete="current-password")
 
     def validate(self, extra_validators: Any = None) -> bool:
-        """Check the new password's rules and the old password, and show all complaints together."""
+        """Check the rules for the new password and the old password, and show all errors together."""
         checks = super().validate(extra_validators), self._old_password_is_right()
         return all(checks)
 

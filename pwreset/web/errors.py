@@ -1,6 +1,6 @@
-"""What a person sees when something is wrong: one page, with the right status and a way on.
+"""The error pages: one template, with the right status, a text and a way on.
 
-Decides the words. The pages of errors from 500 on must not touch the database, which may be what is wrong.
+The pages of errors from 500 on must not use the database, which may be the cause.
 """
 
 import time
@@ -35,11 +35,11 @@ TOO_MANY_FAILURES = (
     "Too many failed tries",
     "Wrong passwords for this address came from your network. Try again in {wait}, or reset the password.",
 )
-FORM_TOO_OLD = (
+FORM_EXPIRED = (
     "This form has expired",
     "You logged in, logged out or set a password elsewhere, or this browser keeps no cookies. Open the form again.",
 )
-FORM_FROM_ELSEWHERE = (
+FORM_FROM_ANOTHER_ORIGIN = (
     "This form came from another address",
     "It was opened under another name, port or scheme than this site has. Open the site's own address and try again.",
 )
@@ -56,12 +56,12 @@ def init_app(app: Flask) -> None:
 def show(error: HTTPException) -> tuple[str, int, dict[str, str]]:
     """Render the page of an HTTP error."""
     cause = getattr(error, "original_exception", None)
-    if isinstance(cause, UNAVAILABLE):  # met by a page of ours, which asks who is logged in
+    if isinstance(cause, UNAVAILABLE):  # raised in one of our pages, which looks up who is logged in
         return show_unavailable(cause)
     code = error.code or 500
     title, message = WORDS.get(code, (error.name, "Go back and try again."))
     if isinstance(error, CSRFError | ForeignForm):
-        title, message = FORM_TOO_OLD if isinstance(error, CSRFError) else FORM_FROM_ELSEWHERE
+        title, message = FORM_EXPIRED if isinstance(error, CSRFError) else FORM_FROM_ANOTHER_ORIGIN
     if isinstance(error, RateLimitExceeded):
         current_app.extensions["pwreset"].rejected_requests.add(request.endpoint or "", current_request_info())
         return show_wait(_seconds_left(), title, message)
@@ -73,14 +73,14 @@ def show(error: HTTPException) -> tuple[str, int, dict[str, str]]:
 
 
 def show_failures(error: LoginThrottled) -> tuple[str, int, dict[str, str]]:
-    """Render the page of a login that is not looked at; the same with and without an account."""
+    """Render the page of a throttled login; it is the same with and without an account."""
     return show_wait(error.retry_after, *TOO_MANY_FAILURES, leads_to_reset=True)
 
 
 def show_wait(
     seconds: int, title: str, message: str, *, leads_to_reset: bool = False
 ) -> tuple[str, int, dict[str, str]]:
-    """Render a 429 that says how long to wait, to people and (RFC 9110 section 10.2.3) to programs."""
+    """Render a 429 that tells people and programs (RFC 9110 section 10.2.3) how long to wait."""
     words = {"title": title, "message": message.format(wait=humanize_wait(seconds))}
     return render_template("error.html", code=429, reset=leads_to_reset, **words), 429, {"Retry-After": str(seconds)}
 
@@ -98,8 +98,8 @@ def _has_page(rule: Rule | None) -> bool:
 
 
 def show_unavailable(error: exc.SQLAlchemyError) -> tuple[str, int, dict[str, str]]:
-    """Render the page for a database that does not answer, the same for everybody."""
-    why = str(getattr(error, "orig", None) or type(error).__name__)
-    current_app.logger.error("The database does not answer: %s", why.partition("\n")[0])
+    """Render the page for a database that does not answer; it is the same for every visitor."""
+    reason = str(getattr(error, "orig", None) or type(error).__name__)
+    current_app.logger.error("The database does not answer: %s", reason.partition("\n")[0])
     title, message = WORDS[503]
     return render_template("error.html", code=503, title=title, message=message), 503, {"Retry-After": "10"}

@@ -1,6 +1,7 @@
-"""Fields that several forms share, with the attributes browsers and password managers go by.
+"""The fields and forms that several pages share, with the attributes that browsers and password managers read.
 
-Decides syntax only: no field looks anything up, since what a form says must not depend on who has an account.
+They check syntax and the rules for a new password. No field looks anything up: the errors of a form must not depend on
+who has an account.
 """
 
 from typing import Any
@@ -23,13 +24,13 @@ from pwreset.passwords import (
     validate_password,
 )
 
-# As typed, in code points: composed (NFC) it may be a quarter as long, and the rules measure that.
+# Code points as typed: composed (NFC), the password may be a quarter as long, and the rules measure that.
 LONGEST_TYPED = 4 * MAX_LENGTH
-REQUESTED_AGAIN = "You asked again. Another mail can take a minute."  # said whoever has an account
+REQUESTED_AGAIN = "You asked again. Another mail can take a minute."  # with and without an account
 
 
 class AddressField(EmailField):
-    """An e-mail address; after validation `field.data` is in its stored form."""
+    """An email address; after validation `field.data` is in its stored form."""
 
     def __init__(self, label: str = "Email address", **kwargs: Any) -> None:
         attributes = {"autocomplete": "email", "inputmode": "email", "autocapitalize": "none", "spellcheck": "false"}
@@ -40,7 +41,7 @@ class AddressField(EmailField):
 
 
 class PasswordInput(PasswordField):
-    """A password, kept as typed: never stripped, never sent back to the page."""
+    """A password as typed: it is never stripped, and never sent back to the page."""
 
     def __init__(self, label: str, *, autocomplete: str, **kwargs: Any) -> None:
         attributes = {"autocomplete": autocomplete, "autocapitalize": "none", "spellcheck": "false"}
@@ -48,7 +49,7 @@ class PasswordInput(PasswordField):
 
 
 class AddressForm(FlaskForm):
-    """An address, and nothing else."""
+    """An address alone."""
 
     email = AddressField()
 
@@ -59,7 +60,7 @@ class AddressForm(FlaskForm):
 
 
 class EmptyForm(FlaskForm):
-    """A button, and the CSRF token that goes with it."""
+    """A button with its CSRF token."""
 
 
 def _normalized(_form: FlaskForm, field: EmailField) -> None:
@@ -76,14 +77,14 @@ def _bounded(_form: FlaskForm, field: PasswordField) -> None:
 
 
 class PasswordResetForm(AddressForm):
-    """Where to send the link."""
+    """The address that gets the link (Django's name)."""
 
 
 class SetPasswordForm(FlaskForm):
-    """A new password, twice; all complaints are shown at once.
+    """A new password, twice (Django's name); all errors are shown together.
 
     Args:
-        user: whose password it will be; the rules look at the address.
+        user: the account; the rules compare the password with its address.
     """
 
     new_password1 = PasswordInput("New password", autocomplete="new-password")
@@ -94,7 +95,7 @@ class SetPasswordForm(FlaskForm):
         super().__init__(*args, **kwargs)
 
     def validate(self, extra_validators: Any = None) -> bool:
-        """Check both fields, that they are the same, and every rule."""
+        """Check both fields, that they match, and every rule."""
         checks = super().validate(extra_validators), self._passwords_match(), self._password_is_good()
         return all(checks)
 
@@ -117,10 +118,10 @@ class SetPasswordForm(FlaskForm):
 
 
 def password_validators() -> list[PasswordValidator]:
-    """Return this site's rules for a new password."""
+    """Return the rules for a new password on this site."""
     return default_validators(current_app.config["PASSWORD_MIN_LENGTH"], current_app.config["SITE_NAME"])
 
 
 def help_texts() -> list[str]:
-    """Return the rules in words, in the order they are checked."""
+    """Return the rules in words, in their order."""
     return password_validators_help_texts(password_validators())

@@ -1,7 +1,7 @@
-"""What every request must pass and every response carries.
+"""The checks of every request, and the headers of every response.
 
-Decides which hosts are answered, which origins may post a form, what a body may hold, and the headers. It runs before
-any view and must not touch the database.
+Decides which hosts are answered, which origins may post a form, what a body may contain, and the headers. It runs
+before any view and must not use the database.
 """
 
 import logging
@@ -29,7 +29,7 @@ CONTENT_SECURITY_POLICY = {
     "base-uri": "'none'",
 }
 HEADERS = {
-    # With no-referrer browsers send `Origin: null` with forms, and the check of the origin would refuse them.
+    # With no-referrer browsers send `Origin: null` with forms, and `check_origin` would refuse them.
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -37,20 +37,21 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-# Anybody can send a wrong host, and as often as they like: once a minute is enough to say what to mend.
-time_to_warn_of_hosts, time_to_warn_of_origins = at_most_every(60), at_most_every(60)
+# Strangers can send wrong hosts and origins without end; a line a minute is enough to explain a wrong proxy.
+host_warning_is_due = at_most_every(60)
+origin_warning_is_due = at_most_every(60)
 logger = logging.getLogger(__name__)
 
 
 class ForeignForm(BadRequest):
-    """A form that came from the page of another origin."""
+    """A form that was posted from the page of another origin."""
 
 
 class Proxies(ProxyFix):
-    """Takes address and scheme from what the trusted proxies say.
+    """Takes the client's address and the scheme from the headers of trusted proxies.
 
-    It splits at every comma, where Werkzeug honours quotes: one that a client sends would swallow what its proxy adds.
-    Some proxies write the client's port behind its address; with it all clients would count as one, unknown.
+    It splits at every comma. Werkzeug respects quotes, so a quote from a client would hide what its proxy adds. Some
+    proxies write the client's port behind its address; with the port, all clients would count as one unknown client.
     """
 
     def _get_real_value(self, trusted: int, value: str | None) -> str | None:
@@ -59,7 +60,7 @@ class Proxies(ProxyFix):
 
 
 def init_app(app: Flask) -> None:
-    """Bind the checks and headers to the application; call it before CSRFProtect, so that the host is checked first."""
+    """Bind the checks and headers to the application; before CSRFProtect, so that the host is checked first."""
     app.before_request(check_host)
     app.before_request(check_origin)
     app.before_request(check_form)
@@ -76,52 +77,53 @@ def content_security_policy(**changes: str) -> str:
 
 
 def check_host() -> Response | None:
-    """Answer 400 to a Host that is not this site's, before anything could be built from it.
+    """Answer 400 to a Host that is not this site's, before anything is built from it.
 
-    Public: the host of PUBLIC_URL (and any loopback name for `/healthz` and `/metrics`). Local: loopback names only,
-    so that no other site's name can be pointed at this machine (DNS rebinding).
+    Public mode: the host of PUBLIC_URL, and loopback names for `/healthz` and `/metrics`. Local mode: loopback names
+    only, since another site's name could point to this machine (DNS rebinding).
     """
     public = current_app.config["PUBLIC_URL"]
     if (public is None or request.path in {"/healthz", "/metrics"}) and is_loopback(host_name()):
         return None
-    # The name alone: links never take the port from a request, and a proxy may pass the host without it.
+    # Without the port: links never take it from a request, and a proxy may leave it out.
     if public is not None and host_name() == urlsplit(public).hostname:
         return None
-    if time_to_warn_of_hosts():
-        logger.warning("Refused a request for another host than %s. A proxy must pass Host on.", public or "loopback")
-    # A template of its own: `url_for` has nothing to go by under a host that is not trusted.
+    if host_warning_is_due():
+        logger.warning(
+            "Refused a request for another host than %s. A proxy must pass the Host header on.", public or "loopback"
+        )
+    # A template without `base.html`: `url_for` does not work for a host that is not trusted.
     own = f"http://127.0.0.1:{request.environ.get('SERVER_PORT', 5000)}"
     return make_response(render_template("bad_host.html", local_mode=public is None, local_url=own), 400)
 
 
 def check_origin() -> None:
-    """Refuse a form that another site posted, where the browser says which (Origin, RFC 6454).
+    """Refuse a form that another site posted, if the browser names the site (Origin, RFC 6454).
 
-    Beside the CSRF token, and instead of Flask-WTF's Referer check, which proxies and privacy settings break.
+    This adds to the CSRF token, and replaces Flask-WTF's Referer check, which proxies and privacy settings break.
     """
     sent = request.headers.get("Origin")
     if request.method == "POST" and sent is not None:
         own = current_app.config["PUBLIC_URL"] or f"{request.scheme}://{request.host}"
         if sent.lower() != own.lower():
-            if time_to_warn_of_origins():
+            if origin_warning_is_due():
                 logger.warning("Refused a form from another origin than %s (scheme, host and port count).", own)
             raise ForeignForm
 
 
 def check_form() -> None:
-    """Refuse what no form here sends: half a body, files, JSON, a repeated field (two readers could take either).
+    """Refuse what no form here sends: half a body, files, JSON, or a field twice (two readers could take either).
 
-    Flask-WTF would take files and JSON for the form, and hand a view an upload or a number where it expects text.
-    Parameters are counted before they are taken apart (MAX_FORM_PARTS, which Werkzeug checks, is about multipart forms
-    only).
+    Flask-WTF would accept files and JSON as the form, and give a view an upload or a number instead of text. Parameters
+    are counted before they are parsed; Werkzeug's MAX_FORM_PARTS counts multipart forms only.
     """
     if "Transfer-Encoding" in request.headers:
-        abort(411)  # what is beyond MAXIMUM_BODY would be cut off, and the rest believed
+        abort(411)  # else a body would be cut at MAXIMUM_BODY and the first part processed
     is_form = request.mimetype == "application/x-www-form-urlencoded"
-    words = request.get_data() if is_form else b""
-    if is_form and len(words) != (request.content_length or 0):
-        abort(400)  # the line broke off: gunicorn hands over what came, and Werkzeug believes it
-    if max(words.count(b"&"), request.query_string.count(b"&")) >= MAXIMUM_PARAMETERS:
+    body = request.get_data() if is_form else b""
+    if is_form and len(body) != (request.content_length or 0):
+        abort(400)  # the connection was lost: gunicorn passes on what arrived, and Werkzeug accepts it
+    if max(body.count(b"&"), request.query_string.count(b"&")) >= MAXIMUM_PARAMETERS:
         abort(413)
     if any(len(values) > 1 for _, values in request.form.lists()):
         abort(400)
@@ -130,19 +132,19 @@ def check_form() -> None:
 
 
 def set_headers(response: Response) -> Response:
-    """Put the security headers on; pages are not kept by any cache, static files are.
+    """Add the security headers; no cache keeps a page, but caches may keep static files.
 
-    A redirect within the site names a path alone: Werkzeug's own, to a path with a slash at the end, would repeat what
-    the request says of port and scheme.
+    A redirect within the site names a path alone: Werkzeug's own, to a path with a slash at the end, would repeat the
+    request's port and scheme.
     """
     location = urlsplit(response.headers.get("Location", ""))
     if location.netloc and location.netloc == request.host:
-        path = "/" + location.path.lstrip("/\\")  # two would be another host
+        path = "/" + location.path.lstrip("/\\")  # two slashes would start another host
         response.headers["Location"] = location._replace(scheme="", netloc="", path=path).geturl()
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.setdefault("Content-Security-Policy", content_security_policy())
-    if request.endpoint != "static" or response.status_code >= 400:  # whose page depends on who is signed in
+    if request.endpoint != "static" or response.status_code >= 400:  # an error page shows who is signed in
         response.headers.setdefault("Cache-Control", "no-store")
     if (current_app.config["PUBLIC_URL"] or "").startswith("https:"):
         response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
@@ -150,10 +152,10 @@ def set_headers(response: Response) -> Response:
 
 
 def host_name() -> str:
-    """Return the name that the request asks for, without a port; empty where it is none."""
+    """Return the host that the request names, without a port; empty if it is not valid."""
     try:
         parts = urlsplit(f"//{request.host}")
-        _ = parts.port  # raises for what is no port, such as `80:80`
+        _ = parts.port  # raises ValueError if it is not a port, such as `80:80`
     except ValueError:
         return ""
     return parts.hostname or ""
