@@ -7,6 +7,7 @@ delays emails and loses none. No request imports this module or connects to the 
 
 import logging
 import ssl
+import time
 from ctypes import c_bool
 from multiprocessing.sharedctypes import RawValue
 from typing import Any
@@ -15,6 +16,7 @@ from celery import Celery, Task
 from celery.beat import Scheduler
 from celery.signals import setup_logging, worker_shutting_down
 from celery.worker.consumer import Consumer
+from celery.worker.state import maybe_shutdown
 from flask import Flask
 from kombu.entity import Exchange, Queue
 
@@ -26,7 +28,7 @@ from pwreset.logs import hide_password_of, log_to_console
 from pwreset.outbox.worker import Worker
 from pwreset.startup import refuse, require_schema
 
-# The default exchange needs no binding, which an emptied Redis would lose.
+# The default exchange needs no binding, which an emptied Redis would lose, and no permission to declare it.
 QUEUE = Queue("pwreset.deliver", Exchange(""), "pwreset.deliver")
 REDIS_TIMEOUTS = {"socket_connect_timeout": 4, "socket_timeout": 5, "health_check_interval": 10}
 RABBITMQ_TIMEOUTS = {"read_timeout": 5, "write_timeout": 5}
@@ -38,6 +40,7 @@ SETTINGS = {
     "broker_heartbeat": 10,  # seconds; RabbitMQ's default would notice a dead connection after two minutes
     # Seconds that a client waits for a broker that does not answer; without end by default.
     "broker_transport_options": REDIS_TIMEOUTS | RABBITMQ_TIMEOUTS,  # each client ignores the other's
+    "task_default_exchange": "",  # or Celery replaces that of QUEUE
     "task_default_queue": QUEUE.name,
     "task_ignore_result": True,
     "task_publish_retry": False,  # the next second is another try
@@ -83,13 +86,23 @@ class LastingConsumer(Consumer):
     """The worker's consumer, which connects again after every error.
 
     Celery's own ends the worker when the broker rejects the password, becomes a replica or sends what is not a task.
+    If it went on, it would connect six times a second and log each failure.
     """
+
+    _is_first_in_a_minute = staticmethod(at_most_every(60))
 
     def __init__(self, *args: Any, worker_options: dict[str, Any], **kwargs: Any) -> None:
         # Workers do not need to know each other, and the broker needs no queues for it.
         alone = dict.fromkeys(("without_mingle", "without_gossip", "without_heartbeat"), True)
         super().__init__(*args, worker_options=worker_options | alone, **kwargs)
         self.connection_errors = (Exception,)
+
+    def connect(self) -> Any:
+        """Return a connection, ten seconds later if it is not the first one in a minute."""
+        for _ in range(0 if self._is_first_in_a_minute() else 10):
+            maybe_shutdown()
+            time.sleep(1)
+        return super().connect()
 
 
 def celery_init_app(app: Flask) -> Celery:

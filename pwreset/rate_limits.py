@@ -11,7 +11,7 @@ from typing import Any
 
 from flask import current_app
 
-TIMEOUT = 0.5  # seconds that a request waits for Redis to accept a connection, and for an answer
+TIMEOUT = 0.25  # seconds; the first request of an outage waits twice: to count, and to look whether Redis is back
 
 
 def per_minute(setting: str) -> Callable[[], str]:
