@@ -147,7 +147,7 @@ worker = Worker(flask_app, should_stop=lambda: stopping.value)
 @celery_app.task(name="pwreset.deliver")
 def deliver() -> None:
     """Send what is due."""
-    worker.ring()
+    worker.deliver()
 
 
 @worker_shutting_down.connect
