@@ -7,7 +7,7 @@ from flask import Flask
 from flask_login import current_user
 
 import config as settings
-from pwreset import commands, database, logs, password_reset, startup, users
+from pwreset import commands, database, logs, password_reset, rate_limits, startup, users
 from pwreset.accounts import sessions
 from pwreset.accounts.tokens import PasswordResetTokenGenerator
 from pwreset.extensions import csrf, db, limiter, login_manager, migrate
@@ -58,6 +58,8 @@ def create_app(
 
 def _configured(given: Mapping[str, Any] | None) -> Flask:
     known = settings.load() if given is None else settings.read(_as_text(given))
+    if known["REDIS_URL"]:
+        logs.hide_password_of(known["REDIS_URL"])
     folder = known["INSTANCE_PATH"]
     app = Flask(__name__, instance_path=str(folder), template_folder=str(settings.ROOT / "templates"))
     try:
@@ -85,7 +87,6 @@ def _flask_settings(known: dict[str, Any]) -> dict[str, Any]:
         "PERMANENT_SESSION_LIFETIME": known["SESSION_LIFETIME_DAYS"] * 86400,
         "SECRET_KEY_FALLBACKS": known["SECRET_KEY_FALLBACKS"],
         "SEND_FILE_MAX_AGE_DEFAULT": 3600,
-        "RATELIMIT_STORAGE_URI": f"shared+{known['REDIS_URL']}" if known["REDIS_URL"] else "process://",
         # Cookies ignore ports: a name of our own keeps other applications on this machine from ending the session.
         "SESSION_COOKIE_NAME": "__Host-pwreset_session" if secure else "pwreset_session",
         "SESSION_COOKIE_HTTPONLY": True,
@@ -98,6 +99,7 @@ def _flask_settings(known: dict[str, Any]) -> dict[str, Any]:
         "WTF_CSRF_SSL_STRICT": False,
         "WTF_CSRF_TIME_LIMIT": None,
         "MAIL_DEBUG": False,  # it would print the login and the link
+        **rate_limits.storage_settings(known["REDIS_URL"]),
         **{name: known[ours] for name, ours in FLASK_MAIL_NAMES.items()},
     }
 

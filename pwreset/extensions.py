@@ -1,5 +1,6 @@
 """The extensions as instances, so that modules can import them without the application. `create_app` binds them."""
 
+from flask_limiter import Limiter
 from flask_login import LoginManager
 from flask_migrate import Migrate
 from flask_sqlalchemy import SQLAlchemy
@@ -7,7 +8,6 @@ from flask_wtf.csrf import CSRFProtect
 
 from pwreset.database import Base
 from pwreset.mail.smtp import VerifyingMail
-from pwreset.rate_limits import PerAppLimiter
 from pwreset.request_info import current_network
 
 db = SQLAlchemy(model_class=Base)
@@ -15,4 +15,5 @@ migrate = Migrate(render_as_batch=True)
 login_manager = LoginManager()
 csrf = CSRFProtect()
 mail = VerifyingMail()
-limiter = PerAppLimiter(key_func=current_network, strategy="moving-window")
+# The strategy of limits whose windows end whatever clock was set, and whose memory forgets clients that stay away.
+limiter = Limiter(key_func=current_network, strategy="sliding-window-counter", in_memory_fallback_enabled=True)

@@ -29,7 +29,6 @@ SHORTER_NAMES = {"levelname": "level", "name": "logger", "exc_info": "traceback"
 CHATTY = (
     "alembic",
     "celery.app.trace",
-    "celery.beat",
     "celery.redirected",
     "celery.worker.strategy",
     "flask-limiter",

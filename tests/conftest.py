@@ -19,6 +19,7 @@ from pwreset import create_app
 from pwreset.extensions import db
 from tests.support.app import Inbox, MakeApp, Visitor, add_user, migrate
 from tests.support.certificates import Authority
+from tests.support.clock import avoid_the_end_of_a_minute
 from tests.support.databases import NO_SERVER, Database, PostgreSQL, Reused, Server, SQLite
 from tests.support.passwords import PASSWORD
 
@@ -117,6 +118,12 @@ def make_app(database: Database, tmp_path: Path) -> Iterator[MakeApp]:
 def app(make_app: MakeApp) -> Flask:
     """Return an application in local mode, its mail kept in the mailbox."""
     return make_app()
+
+
+@pytest.fixture
+def early_in_a_minute() -> None:
+    """Start the test when the minute of the clock is not about to end."""
+    avoid_the_end_of_a_minute()
 
 
 @pytest.fixture

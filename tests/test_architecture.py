@@ -25,7 +25,7 @@ LAYERS = (
     ("pwreset.commands", "pwreset.commands.*"),
     ("pwreset.startup",),
     ("pwreset.outbox.worker",),
-    ("pwreset.outbox.delivery", "pwreset.outbox.retention", "pwreset.outbox.celery_settings", "pwreset.users"),
+    ("pwreset.outbox.delivery", "pwreset.outbox.retention", "pwreset.users"),
     ("pwreset.outbox.emails", "pwreset.outbox.cooldown", "pwreset.users.views"),
     ("pwreset.users.forms",),
     ("pwreset.password_reset",),
@@ -59,7 +59,7 @@ LAYERS = (
     ("config",),
     ("config_checks",),
 )
-CELERY, RINGS = "pwreset.celery_app", "pwreset.outbox.celery_settings"
+CELERY = "pwreset.celery_app"
 VIEWS = [
     "pwreset.users.views",
     "pwreset.password_reset.views",
@@ -349,7 +349,7 @@ def test_nothing_is_imported_that_is_not_required() -> None:
     }
     required = {re.split(r"[=\[]", line)[0].lower() for line in requirements("requirements.txt")}
     foreign: set[str] = set()
-    for path in set(OWN) - {MODULES[CELERY], MODULES[RINGS]}:
+    for path in set(OWN) - {MODULES[CELERY]}:
         for node in ast.walk(tree_of(path)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
@@ -359,15 +359,15 @@ def test_nothing_is_imported_that_is_not_required() -> None:
     assert "flask" in foreign
 
 
-def test_celery_is_imported_in_one_place_with_its_rings_and_nobody_imports_that() -> None:
+def test_celery_is_imported_in_one_module_that_no_other_imports() -> None:
     imported = {
         name_of(path)
         for path in OWN
         for node in ast.walk(tree_of(path))
         if isinstance(node, ast.Import | ast.ImportFrom) and re.search(r"\b(celery|kombu)\b", ast.unparse(node))
     }
-    assert imported == {CELERY, RINGS}
-    assert [name for name, path in MODULES.items() if imports_of(path) & {CELERY, RINGS}] == [CELERY]
+    assert imported == {CELERY}
+    assert [name for name, path in MODULES.items() if CELERY in imports_of(path)] == []
 
 
 # --- templates

@@ -1,8 +1,7 @@
-"""Counts the requests that a limit refused, without a write for each.
+"""Counts the requests that a rate limit rejected, without a write for each.
 
-Decides that refusals, which may come in floods, are summed up for a second and then written by a timer's thread: a
-flood must cost the database no more than a trickle. Each client's are an event once a minute. What is not written when
-a process is killed is lost, at most a second's worth.
+Rejections may come in floods, which must cost the database no more than a trickle. A thread writes their sum once a
+second, and records one event a minute for each network. If a process is killed, the counts of its last second are lost.
 """
 
 import threading
@@ -23,23 +22,23 @@ PAUSE, MINUTE = 1.0, 60.0  # seconds
 
 
 class RejectedRequests:
-    """The refusals of one process that are not written yet.
+    """The rejected requests of one process that are not yet written.
 
     Args:
-        app: whose counters.
+        app: whose database.
     """
 
     def __init__(self, app: Flask) -> None:
         self._app, self._lock = app, threading.Lock()
-        self._pending: Tally[str] = Tally()
-        self._clients: dict[str, RequestInfo] = {}
-        self._told: dict[str, float] = {}
+        self._counts: Tally[str] = Tally()
+        self._clients: dict[str, RequestInfo] = {}  # by network
+        self._recorded_at: dict[str, float] = {}
         self._timer: threading.Timer | None = None
 
     def add(self, endpoint: str, client: RequestInfo) -> None:
-        """Count one; it is in the database a second later."""
+        """Count one request, which is in the database a second later."""
         with self._lock:
-            self._pending[endpoint] += 1
+            self._counts[endpoint] += 1
             self._clients.setdefault(network_of(client.address), client)
             if self._timer is None:
                 self._timer = threading.Timer(PAUSE, self.write)
@@ -47,29 +46,27 @@ class RejectedRequests:
                 self._timer.start()
 
     def write(self) -> None:
-        """Write what is pending; a database that is away gets it with the next ones."""
+        """Write what is counted; if the database does not answer, the counts are written with the next ones."""
         with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-            pending, self._pending, self._timer = self._pending, Tally(), None
-            clients = self._clients_to_tell_of()
-        if not pending:
+            counts, clients = self._counts, self._take_new_clients()
+            self._counts, self._timer = Tally(), None
+        if not counts:
             return
         try:
             with self._app.app_context():
                 for client in clients:
                     events.record(Kind.LIMITED, None, client)
-                for endpoint, number in sorted(pending.items()):
+                for endpoint, number in sorted(counts.items()):
                     counters.add(Counted.LIMITED, endpoint, number)
                 db.session.commit()
         except SQLAlchemyError:
             with self._lock:
-                self._pending += pending
+                self._counts += counts
 
-    def _clients_to_tell_of(self) -> list[RequestInfo]:
-        now, clients = time.monotonic(), self._clients
-        self._clients = {}
-        self._told = {network: at for network, at in self._told.items() if at > now - MINUTE}
-        new = {network: client for network, client in clients.items() if network not in self._told}
-        self._told |= dict.fromkeys(new, now)
+    def _take_new_clients(self) -> list[RequestInfo]:
+        """Return one client for each network of which no event was recorded in the last minute."""
+        clients, self._clients, now = self._clients, {}, time.monotonic()
+        self._recorded_at = {network: at for network, at in self._recorded_at.items() if at > now - MINUTE}
+        new = {network: client for network, client in clients.items() if network not in self._recorded_at}
+        self._recorded_at |= dict.fromkeys(new, now)
         return list(new.values())

@@ -30,7 +30,7 @@ class EmailKind(StrEnum):
     REGISTRATION = "register", "invite", "invite", Kind.REGISTERED, REQUEST_LIFETIME
     PASSWORD_CHANGED = "password_changed", "password_changed", None, None, NOTICE_LIFETIME
 
-    def __new__(  # noqa: PLR0913 (a row of the table above)
+    def __new__(
         cls,
         name: str,
         template: str = "",

@@ -4,7 +4,7 @@ The pages of errors from 500 on must not use the database, which may be the caus
 """
 
 import time
-from math import ceil
+from contextlib import suppress
 
 from flask import Flask, current_app, render_template, request
 from flask_limiter import RateLimitExceeded
@@ -86,11 +86,11 @@ def show_wait(
 
 
 def _seconds_left() -> int:
-    limit = limiter.current_limit
-    if limit is None:
-        return 60
-    # The window ends with its oldest request; `reset_at` is up to a second later.
-    return min(max(1, ceil(limit.window.reset_time - time.time())), limit.limit.get_expiry())
+    with suppress(Exception):  # Redis may have counted this request and gone away
+        if limiter.current_limit:
+            # At `reset_time` itself the window is still full.
+            return int(limiter.current_limit.window.reset_time - time.time()) + 1
+    return 60
 
 
 def _has_page(rule: Rule | None) -> bool:

@@ -187,6 +187,7 @@ def limited(app: Flask) -> list[tuple[int | None, str | None]]:
         return [(row.user_id, row.client_address) for row in rows]
 
 
+@pytest.mark.usefixtures("early_in_a_minute")
 def test_a_client_that_a_limit_refuses_is_an_event_once_a_minute(make_app: MakeApp) -> None:
     app = make_app(RATELIMIT_RESET="1")
     for _ in range(3):
@@ -197,6 +198,7 @@ def test_a_client_that_a_limit_refuses_is_an_event_once_a_minute(make_app: MakeA
     assert limited(app) == [(None, "192.0.2.1")]
 
 
+@pytest.mark.usefixtures("early_in_a_minute")
 def test_two_clients_that_a_limit_refuses_are_two_events(make_app: MakeApp) -> None:
     app = make_app(RATELIMIT_RESET="1")
     for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.2"):

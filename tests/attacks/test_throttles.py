@@ -23,6 +23,8 @@ from tests.support.raw_http import FORM, computed, cookies_of, filled_in, send
 from tests.support.servers import Page
 from tests.support.site import Account, MakeSite, Person, Site, new_address, serving
 
+pytestmark = pytest.mark.usefixtures("early_in_a_minute")
+
 LIMIT, FREE = 5, 3
 LIMITS = {"RATELIMIT_RESET": LIMIT, "RATELIMIT_REGISTER": LIMIT, "RATELIMIT_LOGIN": 12, "RATELIMIT_CONFIRM": LIMIT}
 SITE_SETTINGS = {**LIMITS, "LOGIN_FREE_FAILURES": FREE, "LOGIN_FIRST_WAIT": 3, "LOGIN_LONGEST_WAIT": 12}

@@ -1,4 +1,4 @@
-"""Celery's broker, Redis or RabbitMQ, breaks in every way: rings are lost, and mail waits and goes out by itself."""
+"""Celery's broker, Redis or RabbitMQ, breaks in every way: tasks are lost, and emails wait and go out without help."""
 
 import time
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def test_a_broker_that_is_down_at_the_start_is_waited_for(
     celery = CelerySite(open_site, mail, broker.url)
     with celery.site.people.asking(1):
         until(lambda: "Cannot connect" in celery.worker.log(), "a worker in vain")
-        until(lambda: "takes no ring" in celery.beat.log(), "a beat in vain")
+        until(lambda: "does not take the task" in celery.beat.log(), "a beat in vain")
         time.sleep(OUTAGE / 2)
         broker.start()
         celery.site.mended()
@@ -73,7 +73,7 @@ def test_a_broker_that_hangs_holds_nobody_for_longer_than_it_hangs(
     celery.check(f"{NAMES[type(broker)]} hung", f"SIGSTOP, and SIGCONT {OUTAGE} s later", lines)
 
 
-def test_a_broker_that_forgets_everything_costs_a_ring(
+def test_a_broker_that_forgets_everything_costs_one_task(
     open_site: OpenSite, mail: ScriptedServer, broker: Broker
 ) -> None:
     celery = CelerySite(open_site, mail, broker.url)

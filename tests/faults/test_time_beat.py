@@ -1,4 +1,4 @@
-"""The clock of the machine on which beat runs is set: rings are a second apart by a clock that nobody can set."""
+"""The clock of the machine on which beat runs is set: beat goes by a clock that nobody can set."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ LIBFAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), Path(
 
 @on_postgresql
 @pytest.mark.parametrize(("jump", "words"), [("-1h", "an hour back"), ("+1d", "a day on")])
-def test_beat_rings_on_when_its_clock_is_set(
+def test_beat_sends_tasks_when_its_clock_is_set(
     open_site: OpenSite, mail: ScriptedServer, tmp_path: Path, jump: str, words: str
 ) -> None:
     assert LIBFAKETIME.exists(), "libfaketime is not installed"

@@ -82,6 +82,7 @@ def test_completed_resets_are_counted(app: Flask, visitor: Visitor, inbox: Inbox
     assert numbers(app)["resets_completed_total", "reset"] == 1
 
 
+@pytest.mark.usefixtures("early_in_a_minute")
 def test_refused_requests_are_counted_without_a_write_for_each(app: Flask, visitor: Visitor) -> None:
     statuses = [visitor.ask_for_reset("nobody@example.com").status_code for _ in range(23)]
     assert statuses.count(429) == 3

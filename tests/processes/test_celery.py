@@ -167,19 +167,19 @@ def broker_that_counts() -> Iterator[CountingListener]:
 # --- what the broker holds
 
 
-def test_the_broker_holds_one_ring_without_address_or_token_however_many_ask_and_ring(
+def test_the_broker_holds_one_task_without_address_or_token_however_many_ask_and_send(
     instance: Instance, serve: Serve, broker: Broker, people: People
 ):
     with SMTPServer() as mail_server:
         settings = {"CELERY_BROKER_URL": broker.url, "EMAIL_PORT": mail_server.port}
         asked = people.ask(3)
         beats = [serve(CeleryBeat, visit=False, **settings) for _ in range(2)]
-        until(lambda: all("takes rings" in beat.log() for beat in beats), "both to ring")
+        until(lambda: all(beat.ready() for beat in beats), "both to start")
         asked += people.ask(3)
-        time.sleep(3.5)  # a ring a second from each
-        assert broker.rings() <= 2  # both may have rung at once
+        time.sleep(3.5)  # a task a second from each
+        assert broker.waiting_tasks() <= 2  # both may have sent one at once
         everything = b"".join(broker.contents())
-        assert b"pwreset.ring" in everything
+        assert b"pwreset.deliver" in everything
         assert SECRET.encode() not in everything
         worker = serve(CeleryWorker, **settings)
         mails = mail_server.wait_for(6, timeout=PATIENCE)
@@ -192,31 +192,31 @@ def test_the_broker_holds_one_ring_without_address_or_token_however_many_ask_and
     assert [word for word in [*tokens, *map(str.encode, asked), b"@example.com"] if word in everything] == []
 
 
-def test_a_ring_says_the_same_whatever_waits(instance: Instance, serve: Serve, redis: Redis, people: People):
-    def ring_of_a_new_beat() -> dict[str, object]:
+def test_a_task_says_the_same_whatever_waits(instance: Instance, serve: Serve, redis: Redis, people: People):
+    def task_of_a_new_beat() -> dict[str, object]:
         redis.forget_everything()
         beat = serve(CeleryBeat, CELERY_BROKER_URL=redis.url)
-        until(redis.rings, "a ring")
+        until(redis.waiting_tasks, "a task")
         beat.kill9()
-        ring: dict[str, object] = json.loads(redis.say("LPOP", "pwreset.rings"))
-        return {name: re.sub(r"[0-9a-f-]{36}|gen\d+@", "", repr(part)) for name, part in ring.items()}
+        task: dict[str, object] = json.loads(redis.say("LPOP", "pwreset.deliver"))
+        return {name: re.sub(r"[0-9a-f-]{36}|gen\d+@", "", repr(part)) for name, part in task.items()}
 
-    before = ring_of_a_new_beat()
+    before = task_of_a_new_beat()
     people.ask(2)
-    assert ring_of_a_new_beat() == before
+    assert task_of_a_new_beat() == before
 
 
-def test_beat_rings_within_a_second_or_so_of_the_ring_before(instance: Instance, serve: Serve, redis: Redis):
+def test_beat_sends_a_task_within_a_second_or_so_of_the_one_before(instance: Instance, serve: Serve, redis: Redis):
     beat = serve(CeleryBeat, visit=False, CELERY_BROKER_URL=redis.url)
-    until(redis.rings, "the first ring")
+    until(redis.waiting_tasks, "the first task")
     pauses = []
     for _ in range(5):
-        redis.say("LPOP", "pwreset.rings")
+        redis.say("LPOP", "pwreset.deliver")
         before = time.monotonic()
-        until(redis.rings, "the next ring")
+        until(redis.waiting_tasks, "the next task")
         pauses.append(time.monotonic() - before)
     assert sorted(pauses)[2] < 1.5  # the median: a busy machine may be late for one
-    assert "takes no ring" not in beat.log()
+    assert "does not take the task" not in beat.log()
 
 
 # --- many, few, and none
@@ -306,7 +306,7 @@ def test_worker_and_beat_end_soon_while_the_broker_is_down(instance: Instance, s
     settings = {"CELERY_BROKER_URL": f"redis://:{SECRET}@{HOST}:{free_port()}/0", "EMAIL_PORT": free_port()}
     servers = [serve(kind, visit=False, **settings) for kind in (CeleryWorker, CeleryBeat)]
     until(lambda: "Cannot connect" in servers[0].log(), "a worker in vain")
-    until(lambda: "takes no ring" in servers[1].log(), "a beat in vain")
+    until(lambda: "does not take the task" in servers[1].log(), "a beat in vain")
     for server in servers:
         before = time.monotonic()
         server.terminate()
@@ -314,14 +314,14 @@ def test_worker_and_beat_end_soon_while_the_broker_is_down(instance: Instance, s
         assert time.monotonic() - before < 10
 
 
-@pytest.mark.parametrize("ring", ["garbage", '{"body": "x"}', "[]"])
-def test_what_is_no_ring_does_not_end_a_worker(
-    instance: Instance, serve: Serve, redis: Redis, people: People, ring: str
+@pytest.mark.parametrize("message", ["garbage", '{"body": "x"}', "[]"])
+def test_what_is_no_task_does_not_end_a_worker(
+    instance: Instance, serve: Serve, redis: Redis, people: People, message: str
 ):
     with SMTPServer() as mail_server:
         worker = run_celery(serve, redis, mail_server.port, clean_log=False)
-        until(worker.ready, "a worker that waits for rings")
-        redis.say("LPUSH", "pwreset.rings", ring)
+        until(worker.ready, "a worker that waits for tasks")
+        redis.say("LPUSH", "pwreset.deliver", message)
         until(lambda: "Traceback" in worker.log() or "rror" in worker.log(), "a worker that has met it")
         for number in (1, 2):
             people.ask(1)
@@ -340,7 +340,7 @@ def test_a_broker_that_repeats_the_password_does_not_get_it_into_a_log(instance:
         settings = {"CELERY_BROKER_URL": broker.url, "EMAIL_PORT": free_port()}
         servers = [serve(kind, visit=False, **settings) for kind in (CeleryWorker, CeleryBeat)]
         until(lambda: "unknown command" in servers[0].log(), "a worker that was turned away")
-        until(lambda: "takes no ring" in servers[1].log(), "a beat that was turned away")
+        until(lambda: "does not take the task" in servers[1].log(), "a beat that was turned away")
     assert SECRET not in servers[0].log() + servers[1].log()
     assert "beginning with: '[redacted]'" in servers[0].log()
 
@@ -408,8 +408,8 @@ def test_with_log_format_json_every_line_of_the_worker_and_beat_but_the_banner_i
         message for record in records for message in (record["message"], record["message"][:12])
     }
     lonely = serve(CeleryBeat, visit=False, CELERY_BROKER_URL=f"redis://{HOST}:{free_port()}/0", LOG_FORMAT="json")
-    until(lambda: "takes no ring" in lonely.log(), "a line of beat's own")
-    (line,) = [line for line in lonely.log().splitlines() if "takes no ring" in line]
+    until(lambda: "does not take the task" in lonely.log(), "a line of beat's own")
+    (line,) = [line for line in lonely.log().splitlines() if "does not take the task" in line]
     assert json.loads(line)["level"] == "WARNING"
 
 

@@ -89,7 +89,10 @@ def addresses(person: Remote) -> set[str]:
 
 
 def limited_after(people: list[Remote]) -> int:
-    """Return how many forms are taken before one is refused, sent by these people in turn."""
+    """Return how many forms are accepted before one is rejected, sent by these people in turn.
+
+    It is one more than the limit if a minute ends meanwhile.
+    """
     for number, person in enumerate(people):
         if person.submit("/password-reset/", email="nobody@example.com").status == 429:
             return number
@@ -127,8 +130,8 @@ def test_a_client_can_neither_escape_its_limit_nor_use_up_that_of_another(open_s
         Remote(site.nginx, "127.0.0.9", FORGED | {"X-Forwarded-For": claim, "X-Real-IP": claim})
         for claim in ("127.0.0.10", "192.0.2.1, 127.0.0.10", '"', "") * 6
     ]
-    assert limited_after(liars) == 20
-    assert limited_after([Remote(site.nginx, "127.0.0.10")] * 21) == 20
+    assert limited_after(liars) in {20, 21}
+    assert limited_after([Remote(site.nginx, "127.0.0.10")] * 22) in {20, 21}
 
 
 def test_behind_a_second_proxy_the_client_is_still_the_client(make_app: MakeApp, open_site: OpenSite):
@@ -141,8 +144,8 @@ def test_behind_a_second_proxy_the_client_is_still_the_client(make_app: MakeApp,
     assert addresses(alice) == {"127.0.0.9"}
     assert_secure(Remote(edge, "127.0.0.9", FORGED).get("/login/"))
     assert alice.send("GET", "/login", {}).headers["Location"] == "/login/"
-    assert limited_after([Remote(edge, "127.0.0.9", FORGED | {"X-Forwarded-For": '"'})] * 21) == 19
-    assert limited_after([Remote(edge, "127.0.0.10")] * 21) == 20
+    assert limited_after([Remote(edge, "127.0.0.9", FORGED | {"X-Forwarded-For": '"'})] * 22) in {19, 20}
+    assert limited_after([Remote(edge, "127.0.0.10")] * 22) in {20, 21}
 
 
 def test_what_a_client_says_before_the_word_of_an_appending_proxy_does_not_count(
@@ -172,9 +175,9 @@ def test_without_trusted_proxies_gunicorn_believes_no_header(make_app: MakeApp, 
         assert link_in(mail.message).startswith(f"{server.url}/password-reset-confirm/")
         assert alice.submit("/login/", email=ALICE, password=PASSWORD).headers["Location"] == "/account/"
         assert addresses(alice) == {"127.0.0.9"}
-        liars = [Remote(server, "127.0.0.9", forged | {"X-Forwarded-For": f"192.0.2.{n}"}) for n in range(21)]
-        assert limited_after(liars) == 19
-        assert limited_after([Remote(server, "127.0.0.10")] * 21) == 20
+        liars = [Remote(server, "127.0.0.9", forged | {"X-Forwarded-For": f"192.0.2.{n}"}) for n in range(22)]
+        assert limited_after(liars) in {19, 20}
+        assert limited_after([Remote(server, "127.0.0.10")] * 22) in {20, 21}
 
 
 def test_a_port_in_the_public_url_stays_in_every_link(make_app: MakeApp, instance: Instance, serve: Serve):

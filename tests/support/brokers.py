@@ -23,7 +23,7 @@ from tests.support.clock import PATIENCE, until
 from tests.support.redis import HOST, SECRET, RedisServer
 from tests.support.servers import free_port
 
-RINGS = "pwreset.rings"
+QUEUE = "pwreset.deliver"
 # Not the command `rabbitmq-server`, which is for the machine's own and changes to its user.
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 CONFIGURATION = """
@@ -81,10 +81,10 @@ class Broker(ABC):
     def contents(self) -> list[bytes]:
         """Return everything that it holds."""
 
-    def rings(self) -> int:
-        """How many rings wait in it."""
-        with Connection(self.url, connect_timeout=5) as connection, suppress(ChannelError):  # no queue, no rings
-            return int(connection.default_channel.queue_declare(RINGS, passive=True).message_count)
+    def waiting_tasks(self) -> int:
+        """How many tasks wait in it."""
+        with Connection(self.url, connect_timeout=5) as connection, suppress(ChannelError):  # no queue, no tasks
+            return int(connection.default_channel.queue_declare(QUEUE, passive=True).message_count)
         return 0
 
 
@@ -175,7 +175,7 @@ class RabbitMQ(Broker):
     def forget_everything(self) -> None:
         """Delete the queue."""
         with Connection(self.url, connect_timeout=5) as connection:
-            connection.default_channel.queue_delete(RINGS)
+            connection.default_channel.queue_delete(QUEUE)
 
     def turn_away(self) -> None:
         """Change the password, and end what connections there are."""
@@ -191,7 +191,7 @@ class RabbitMQ(Broker):
         held: list[bytes] = []
         with Connection(self.url, connect_timeout=5) as connection:
             channel = connection.default_channel
-            while message := channel.basic_get(RINGS, no_ack=False):
+            while message := channel.basic_get(QUEUE, no_ack=False):
                 held.append(repr((message.body, message.properties)).encode())
         return held
 

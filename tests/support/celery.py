@@ -50,5 +50,5 @@ class CeleryBeat(CeleryWorker):
         return *APP, "beat", *self.options
 
     def ready(self) -> bool:
-        """Whether it has rung."""
-        return "The broker takes rings" in self.log()
+        """Whether it has started; it logs nothing while all is well."""
+        return "beat: Starting" in self.log()

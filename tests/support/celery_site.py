@@ -17,7 +17,7 @@ sites.NAMES |= {CeleryWorker: "Celery's worker", CeleryBeat: "beat"}
 
 
 class CelerySite:
-    """A site whose mail Celery delivers when its broker has a ring.
+    """A site whose mail Celery delivers when its broker has a task.
 
     Args:
         open_site: the fixture.

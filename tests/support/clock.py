@@ -19,6 +19,16 @@ def until(condition: Callable[[], T], what: str | Callable[[], str], timeout: fl
     return value
 
 
+def avoid_the_end_of_a_minute() -> None:
+    """Wait for the next minute if this one is nearly over.
+
+    Limits in memory count by the minutes of the clock, and right after the end of one they let one more request pass.
+    """
+    left = 60 - time.time() % 60
+    if left < 6:
+        time.sleep(left)
+
+
 def waited_for(what: Callable[[], object], seconds: float = 5) -> bool:
     end = time.monotonic() + seconds
     while not what() and time.monotonic() < end:

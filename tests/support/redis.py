@@ -77,10 +77,9 @@ class RedisServer:
         with closing(Redis.from_url(self.url, socket_timeout=PATIENCE)) as client:
             return client.execute_command(*command)  # type: ignore[no-untyped-call]
 
-    def windows(self) -> dict[str, list[bytes]]:
-        """Return all that it keeps: the moments that were counted, by key."""
-        with closing(Redis.from_url(self.url, socket_timeout=PATIENCE)) as client:
-            return {key.decode(): client.lrange(key, 0, -1) for key in client.scan_iter()}
+    def counts(self) -> dict[str, int]:
+        """Return all that it keeps: the counts, by key."""
+        return counts_in(self.url)
 
     def _answers(self) -> bool:
         with suppress(RedisError):
@@ -126,6 +125,12 @@ class FalseRedis:
         with suppress(OSError):
             self._answer(connection)
             connection.shutdown(socket.SHUT_RDWR)
+
+
+def counts_in(url: str) -> dict[str, int]:
+    """Return all that the Redis at this URL keeps: the counts, by key."""
+    with closing(Redis.from_url(url, socket_timeout=PATIENCE)) as client:
+        return {key.decode(): int(client.get(key) or 0) for key in client.scan_iter()}
 
 
 def saying(text: bytes) -> Answer:
