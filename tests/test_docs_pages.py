@@ -18,7 +18,7 @@ PROSE = [page for page in PAGES if not page.startswith("docs/evidence/")]
 WRITTEN_NOW = [page for page in PAGES if page != "CHANGELOG.md"]  # the changelog names what is gone
 OLD_WORDS = re.compile(
     r"\b((?:an?|the|to|no|all) mail(?! server| program| scanner| connection)"
-    r"|mails|mailed|whoever|told|reckoned|mends?|useless|whole)\b",
+    r"|mails|mailed|whoever|told|reckoned|mends?|useless|whole|held|said)\b",
     re.IGNORECASE,
 )
 
