@@ -8,6 +8,7 @@ import click
 import pytest
 
 from config import SETTINGS
+from pwreset.outbox.outcomes import EFFECTS
 from tests.conftest import on_sqlite
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,6 +92,19 @@ def test_the_commands_without_make_are_those_of_the_makefile():
     recipe = re.search(r"^test: .*\n\t@\$\(BIN\)/(.+?) \$\(TESTS\)$", text_of("Makefile"), re.MULTILINE)
     assert recipe is not None
     assert f"\n.venv/bin/{recipe[1]} tests\n" in text_of("docs/commands.md")
+
+
+def test_every_outcome_of_an_attempt_is_in_its_decision_record():
+    header = "| outcome | when | row | counter | event | slot | needs the lease |"
+    rows = table_of("docs/decisions/0020-one-outcome.md", header)
+    assert list(rows) == [result.value for result in EFFECTS]
+    for result, effect in EFFECTS.items():
+        _, row, counter, event, slot, needs_lease = rows[result.value]
+        assert (row == "deleted") == (effect.new_values is None)
+        assert (counter == "none") == (effect.counter is None)
+        assert (event == "none") == (effect.event is None)
+        assert (slot == "kept") == effect.keeps_slot
+        assert (needs_lease == "yes") == effect.needs_lease
 
 
 # --- links and names
