@@ -9,6 +9,7 @@ import pytest
 
 from config import SETTINGS
 from pwreset.outbox.outcomes import EFFECTS
+from tests.support.databases import on_sqlite
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -57,7 +58,7 @@ def test_the_defaults_of_the_settings_are_those_of_the_code():
             assert stated == actual, name
 
 
-@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+@on_sqlite
 def test_every_command_has_a_row_and_no_other(app):
     def walk(group: click.Group, path: str) -> list[str]:
         return [f"{path} {name}" for name in group.commands]
@@ -67,7 +68,7 @@ def test_every_command_has_a_row_and_no_other(app):
     assert {command.removesuffix(" EMAIL") for command in rows} == ours | {"flask db upgrade"}
 
 
-@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+@on_sqlite
 def test_every_option_of_a_command_that_a_page_names_exists(app):
     options = {
         option
@@ -81,7 +82,7 @@ def test_every_option_of_a_command_that_a_page_names_exists(app):
     assert named <= options
 
 
-@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+@on_sqlite
 def test_every_metric_has_a_row_and_no_other(app):
     families = re.findall(r"^# TYPE (\w+)", app.test_client().get("/metrics").text, re.MULTILINE)
     assert set(table_of("docs/monitoring.md", "| metric | meaning |")) == set(families)
