@@ -93,7 +93,7 @@ def said_in(path: str) -> str:
 def rows_of(heading: str) -> list[tuple[str, str]]:
     """Return what the tables of a section ask for and what answers it."""
     rows = re.findall(r"^\| (.+) \| (.+) \|$", section(heading), re.MULTILINE)
-    return [(asked, answer) for asked, answer in rows if answer not in {"held by", "---"}]
+    return [(asked, answer) for asked, answer in rows if answer not in {"tested by", "---"}]
 
 
 def unanswered(rows: list[tuple[str, str]]) -> list[str]:
