@@ -22,7 +22,7 @@ from pwreset import outbox
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage
-from pwreset.monitoring.counters import Counted
+from pwreset.outbox import Outcome, Result
 
 FEW, MANY, DRAINED = 100, 100_000, 20_000
 ROUNDS, AT_A_TIME = 10, 50
@@ -110,7 +110,7 @@ def follow_a_drain(report: Report) -> None:
                 row = outbox.claim()
                 taken.append(time.perf_counter() - start)
                 assert row is not None
-                outbox.discard(row, Counted.DELIVERED)
+                outbox.settle(row, Outcome(Result.NO_RECIPIENT))
             rows.append([engine, *(f"{median(part) * 1000:.2f}" for part in (taken[:1000], taken[-1000:]))])
     report.write(
         f"Milliseconds of a claim while {DRAINED:,} rows are claimed and deleted one by one, medians of 1,000.\n"

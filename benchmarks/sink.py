@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import trustme
 from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
@@ -38,13 +38,13 @@ class Sink:
     """The server, as a benchmark sees it.
 
     Args:
-        folder: with the certificate of its authority and the emails.
         port: on loopback.
+        certificate: of the authority that signed the server's own.
+        emails: a line for each.
     """
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self.port, self.certificate = port, folder / "ca.pem"
-        self._emails = (folder / "emails").open(encoding="utf-8")
+    def __init__(self, port: int, certificate: Path, emails: TextIO) -> None:
+        self.port, self.certificate, self._emails = port, certificate, emails
 
     def settings(self, port: int | None = None) -> dict[str, str]:
         """Return the settings of an application that delivers here, or to the port of a proxy."""
@@ -74,7 +74,8 @@ def smtp_sink(folder: Path, latency: float = 0.0) -> Iterator[Sink]:
     port = free_port()
     with running(folder, "-m", "benchmarks.sink", str(folder), str(port), str(latency)):
         wait_for_port(port)
-        yield Sink(folder, port)
+        with (folder / "emails").open(encoding="utf-8") as emails:
+            yield Sink(port, folder / "ca.pem", emails)
 
 
 class _Hooks:

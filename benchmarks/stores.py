@@ -79,7 +79,7 @@ def temporary_folder() -> Iterator[Path]:
 
 def add_users(addresses: Iterable[str], password_hash: str) -> None:
     """Insert accounts, all with the same password, and commit."""
-    fixed = {"password_hash": password_hash}
+    fixed = {"password_hash": password_hash, "stamp": token_hex(16)}
     _add(User.__table__, ({"email": address, "email_key": address, **fixed} for address in addresses))
 
 
