@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import click
 from flask import Flask
+from flask.cli import ScriptInfo
 from werkzeug.serving import is_running_from_reloader
 
 from pwreset.database import UNAVAILABLE, SchemaError, check_schema
@@ -32,7 +33,8 @@ BOOT_ERROR = 3  # gunicorn starts a worker that ends with another status again, 
 def init_app(app: Flask) -> None:
     """Prepare an application that `flask run` serves; for everybody else nothing happens here."""
     context = click.get_current_context(silent=True)
-    if context is None or context.info_name != "run":
+    # Programs of others have commands named "run" too, for example mutmut.
+    if context is None or context.info_name != "run" or context.find_object(ScriptInfo) is None:
         return
     _serve(app)
     log_to_console(app.config["LOG_FORMAT"])
