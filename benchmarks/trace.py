@@ -18,7 +18,7 @@ from werkzeug.test import TestResponse
 from benchmarks.report import ROOT
 from benchmarks.stores import application, temporary_folder
 from pwreset import accounts
-from pwreset.mail.mailbox import kept_mails
+from pwreset.mail.mailbox import kept_emails
 from pwreset.outbox.delivery import deliver_pending
 
 BOUND = 24
@@ -51,7 +51,7 @@ def trace() -> Used:
             with app.app_context():
                 deliver_pending()
         with app.app_context():
-            link = re.search(r"http://\S+(/password-reset-confirm/\S+)", kept_mails()[0].text)
+            link = re.search(r"http://\S+(/password-reset-confirm/\S+)", kept_emails()[0].text)
         assert link
         with recording(used):
             form = client.get(link[1], follow_redirects=True)
