@@ -76,10 +76,13 @@ def write(mutants: Sequence[Mutant], plan: dict[str, Any], report: Report) -> No
         rate = _rate([mutant for mutant in mutants if mutant.module in modules])
         report.check(f"{name}: detected in 100 mutants", rate, at_least=BOUND)
     reasons = reasons_of(plan)
-    survivors = [mutant for mutant in mutants if not mutant.detected]
+    undecided = sum(mutant.status in UNDECIDED for mutant in mutants)
+    survivors = [mutant for mutant in mutants if not mutant.detected and mutant.status not in UNDECIDED]
     without = [mutant for mutant in survivors if (mutant.module, mutant.change) not in reasons]
     report.check("survivors without a reason", len(without), below=1)
-    report.check("without a verdict", sum(mutant.status in UNDECIDED for mutant in survivors), below=1)
+    report.check("without a verdict", undecided, below=1)
+    obsolete = reasons.keys() - {(mutant.module, mutant.change) for mutant in mutants}
+    report.check("reasons for mutants that no longer exist", len(obsolete), below=1)
     _write_survivors(survivors, reasons, report)
 
 
