@@ -1,6 +1,6 @@
 # Everything a developer types. `make` alone lists it.
 .DEFAULT_GOAL := help
-.PHONY: help run test faults fuzz timing mutants bench load check screenshots clean
+.PHONY: help run test faults fuzz timing mutants bench load trace size check screenshots clean
 
 PORT ?= 5000
 TESTS ?= tests
@@ -21,24 +21,31 @@ run: .venv/installed ## Install, migrate, and serve http://127.0.0.1:5000 (PORT=
 test: .venv/installed-dev ## Run every test but the faults (TESTS=tests/users for some)
 	@$(BIN)/python -m pytest -n 3 --ignore=tests/faults $(TESTS)
 
-faults: .venv/installed-dev ## Break everything in turn, and write what was seen into docs/reliability.md
+faults: .venv/installed-dev ## Break everything in turn (RECORD=1 writes docs/evidence/faults.md)
 	@$(BIN)/python -m pytest -n 3 tests/faults
 
-fuzz: .venv/installed-dev ## Send odd requests and live through odd stories (REQUESTS=50000; of `make test` a part)
+fuzz: .venv/installed-dev ## Send random requests and sequences of them (REQUESTS=50000; `make test` includes a few hundred)
 	@REQUESTS=$(REQUESTS) $(BIN)/python -m pytest -n 2 tests/fuzz
 
-timing: .venv/installed-dev ## Measure whether time tells who has an account (RECORD=1 writes docs/security.md)
-	@$(BIN)/python -m benchmarks.timing $(if $(RECORD),--record)
+timing: .venv/installed-dev ## Measure whether response times reveal who has an account (RECORD=1 writes docs/evidence/timing.md)
+	@$(BIN)/python -m benchmarks.timing
 
-mutants: .venv/installed-dev ## Change the code in small ways and see that tests notice (RECORD=1 writes docs/security.md, AGAIN=1 skips what did not change)
-	@$(BIN)/python -m benchmarks.mutants $(if $(RECORD),--record) $(if $(AGAIN),--again)
+mutants: .venv/installed-dev ## Check that tests detect small changes of the code (RECORD=1 writes docs/evidence/mutants.md, AGAIN=1 tests only functions that changed)
+	@$(if $(AGAIN),,rm -rf mutants)
+	@$(BIN)/python -m mutmut run --max-children 3
+	@$(BIN)/python -m benchmarks.mutants
 
-bench: .venv/installed-dev ## Measure delivery and claims, 5 minutes (RECORD=1 writes docs/performance.md)
-	@$(BIN)/python -m benchmarks.delivery $(if $(RECORD),--record); delivery=$$?; \
-	$(BIN)/python -m benchmarks.claims $(if $(RECORD),--record) && exit $$delivery
+bench: .venv/installed-dev ## Measure delivery and claims, 5 minutes (RECORD=1 writes docs/evidence/delivery.md and claims.md)
+	@$(BIN)/python -m benchmarks.delivery; delivery=$$?; $(BIN)/python -m benchmarks.claims && exit $$delivery
 
-load: .venv/installed-dev ## Serve visitors as fast as it goes (MINUTES=10, RECORD=1 writes docs/performance.md)
-	@$(BIN)/python -m benchmarks.load --minutes $(MINUTES) $(if $(RECORD),--record)
+load: .venv/installed-dev ## Let visitors use the site for a minute and MINUTES=10 more (RECORD=1 writes docs/evidence/load.md)
+	@$(BIN)/python -m locust --run-time $$(($(MINUTES) * 60 + 60))s
+
+trace: .venv/installed-dev ## Print the files and functions that one password reset uses
+	@$(BIN)/python -m benchmarks.trace
+
+size: ## Print how much code there is
+	@$(PYTHON) -m benchmarks.size
 
 check: .venv/installed-dev ## Lint and check the types
 	@$(BIN)/ruff check .
@@ -49,7 +56,7 @@ screenshots: .venv/installed-dev ## Take the pictures of docs/pictures in a real
 	@$(BIN)/python -m docs.screenshots
 
 clean: ## Remove what was installed and cached (not instance/, which holds your data)
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache mutants
 	find . -name __pycache__ -not -path './instance/*' -prune -exec rm -rf {} +
 
 .venv/bin/python:

@@ -1,11 +1,10 @@
-"""How many mails a second leave: `python -m benchmarks.delivery`.
+"""How many emails a second are delivered: `python -m benchmarks.delivery`.
 
-Decides what is compared: our worker, with rows in the outbox and one connection for all, and Flask-Mail alone, with a
-connection for each mail; then one worker and eight at a slow mail server. Same messages, same sink, same run, and the
-contenders take turns, so that whatever else the machine does falls on all of them.
+It compares our worker, with rows in the outbox and one connection for all emails, and Flask-Mail alone, with a
+connection for each; then one worker and eight with a slow SMTP server. The messages and the server are the same, and
+the contenders take turns, so that whatever slows the machine down affects all of them.
 """
 
-import argparse
 import os
 import time
 from collections.abc import Callable
@@ -17,11 +16,11 @@ import flask_mail
 from flask import Flask
 from sqlalchemy import delete, select, update
 
-from benchmarks.distance import distance
-from benchmarks.processes import running, workers
-from benchmarks.report import Report, tidy_up_on_sigterm
-from benchmarks.sink import Sink
-from benchmarks.stores import STORES, add_requests, add_users, application, own_folder, postgresql
+from benchmarks.latency_proxy import latency_proxy
+from benchmarks.processes import OUTBOX_RUN, running
+from benchmarks.report import Report, clean_up_on_sigterm, evidence
+from benchmarks.sink import Sink, smtp_sink
+from benchmarks.stores import STORES, add_requests, add_users, application, postgresql, temporary_folder
 from pwreset.extensions import db, mail
 from pwreset.models import OutboxMessage, SecurityEvent, User
 from pwreset.outbox import emails
@@ -35,36 +34,34 @@ Contender = Callable[[int], float]
 
 
 def main() -> None:
-    """Measure and judge."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--record", action="store_true", help="write the figures into docs/performance.md")
-    record = parser.parse_args().record
-    tidy_up_on_sigterm()
-    report = Report("benchmarks.delivery")
+    """Measure, and check the bounds."""
+    clean_up_on_sigterm()
+    report = evidence("delivery", "Delivery", "bench")
     compare_with_flask_mail(report)
     compare_workers(report)
-    report.end(record=record)
+    report.end()
 
 
 def compare_with_flask_mail(report: Report) -> None:
-    """Measure one kept connection against one for each mail."""
+    """Compare one connection for all emails with one for each."""
     with ExitStack() as stack:
-        folder = stack.enter_context(own_folder())
-        sink = stack.enter_context(Sink(folder))
+        folder = stack.enter_context(temporary_folder())
+        sink = stack.enter_context(smtp_sink(folder))
         os.environ["SSL_CERT_FILE"] = str(sink.certificate)
-        far = stack.enter_context(distance(sink.port, ROUND_TRIP))
+        far = stack.enter_context(latency_proxy(folder, sink.port, ROUND_TRIP))
         here = _measure(folder, sink, sink.port, 200)
         there = _measure(folder, sink, far, 40)
-    report.say(f"Milliseconds a mail over STARTTLS with a login, medians of {REPEATS} runs; in brackets, how many")
-    report.say("times what Flask-Mail alone delivers.\n")
+    report.write(f"Milliseconds per email over STARTTLS with a login, medians of {REPEATS} runs; in brackets, how many")
+    report.write("times the emails that Flask-Mail alone delivers.\n")
     head = ["", "loopback", f"round trip of {ROUND_TRIP * 1000:g} ms"]
     report.table(head, [[name, *(_figure(name, runs) for runs in (here, there))] for name in here])
     for name in STORES:
-        report.hold(f"{name}, {ROUND_TRIP * 1000:g} ms away, times Flask-Mail", _times(name, there), at_least=3)
-    report.say()
+        report.check(f"{name}, {ROUND_TRIP * 1000:g} ms away, times Flask-Mail", _times(name, there), at_least=3)
+    report.write()
 
 
-ALONE, HANDING_OVER = "Flask-Mail alone, a connection for each mail", "our connection alone, kept, without an outbox"
+ALONE = "Flask-Mail alone, a connection for each email"
+KEPT_CONNECTION = "our connection alone, kept open, without an outbox"
 
 
 def _times(name: str, runs: dict[str, list[float]]) -> float:
@@ -76,21 +73,21 @@ def _figure(name: str, runs: dict[str, list[float]]) -> str:
 
 
 def _measure(folder: Path, sink: Sink, port: int, count: int) -> dict[str, list[float]]:
-    """Let every contender deliver, in turns, and return the seconds a mail that each took."""
+    """Let the contenders deliver in turns, and return the seconds per email of each run."""
     with ExitStack() as stack:
         contenders: dict[str, Contender] = {}
         for name, store in STORES.items():
             database = stack.enter_context(store(folder))
             app = stack.enter_context(application(folder, sink.settings(port) | database))
             contenders[name] = _worker(app, count)
-        contenders[HANDING_OVER] = _kept_connection(app)
+        contenders[KEPT_CONNECTION] = _kept_connection(app)
         contenders[ALONE] = _flask_mail_alone(app)
         runs: dict[str, list[float]] = {name: [] for name in contenders}
         for _ in range(REPEATS):
             for name, deliver in contenders.items():
                 runs[name].append(deliver(count) / count)
-                came = {mail.message_id for mail in sink.news()}
-                assert len(came) == count, f"{name}: {len(came)} of {count} mails came"
+                arrived = {email.message_id for email in sink.new_emails()}
+                assert len(arrived) == count, f"{name}: {len(arrived)} of {count} emails arrived"
     return runs
 
 
@@ -100,7 +97,7 @@ def _worker(app: Flask, count: int) -> Contender:
 
     def deliver(count: int) -> float:
         with app.app_context():
-            _forget_earlier_mail()
+            _end_cooldowns()
             add_requests(_addresses(count))
         with app.app_context():
             start = time.perf_counter()
@@ -143,7 +140,7 @@ def _flask_mail_alone(app: Flask) -> Contender:
 
 
 def _texts() -> tuple[str, str, str]:
-    """Return subject and parts of a reset mail, as the worker writes it."""
+    """Return the subject and the parts of a reset email, as the worker writes it."""
     add_requests(_addresses(1))
     row = db.session.scalars(select(OutboxMessage)).one()
     letter = emails.draft_for(row)
@@ -154,8 +151,8 @@ def _texts() -> tuple[str, str, str]:
     return written.subject, str(written.body), str(written.html)
 
 
-def _forget_earlier_mail() -> None:
-    """Let everybody be mailed again at once."""
+def _end_cooldowns() -> None:
+    """Allow every account another email at once."""
     db.session.execute(update(User).values(cooldown_started_at=None))
     db.session.execute(delete(SecurityEvent))
     db.session.commit()
@@ -166,35 +163,38 @@ def _addresses(count: int) -> list[str]:
 
 
 def compare_workers(report: Report) -> None:
-    """Measure one worker process and eight, at a server that takes its time for every reply."""
+    """Compare one worker process with eight, with a server that is slow to reply."""
     rates = {number: _rate(number) for number in (1, WORKERS)}
-    report.say(f"Mails a second with {LATENCY * 1000:g} ms before every reply of the server, `flask outbox run` on")
-    report.say(f"PostgreSQL, {WINDOW:g} s each.\n")
-    report.table(["workers", "mails a second"], [[number, f"{rate:.2f}"] for number, rate in rates.items()])
-    report.hold(f"{WORKERS} workers, times one", rates[WORKERS] / rates[1], at_least=7)
-    report.say()
+    report.write(f"Emails a second with {LATENCY * 1000:g} ms before every reply of the server, `flask outbox run` on")
+    report.write(f"PostgreSQL, {WINDOW:g} s each.\n")
+    report.table(["workers", "emails a second"], [[number, f"{rate:.2f}"] for number, rate in rates.items()])
+    report.check(f"{WORKERS} workers, times one", rates[WORKERS] / rates[1], at_least=7)
+    report.write()
 
 
 def _rate(number: int) -> float:
-    with own_folder() as folder, Sink(folder, LATENCY) as sink, postgresql(folder) as database:
-        settings = sink.settings() | database
+    with ExitStack() as stack:
+        folder = stack.enter_context(temporary_folder())
+        sink = stack.enter_context(smtp_sink(folder, LATENCY))
+        settings = sink.settings() | stack.enter_context(postgresql(folder))
         with application(folder, settings) as app, app.app_context():
             count = int(number * (WINDOW + 30))
             add_users(_addresses(count), make_password(None))
             add_requests(_addresses(count))
-        with running(*workers(folder, number, settings | {"SSL_CERT_FILE": str(sink.certificate)})):
-            return _arrivals(sink, number) / WINDOW
+        for _ in range(number):
+            stack.enter_context(running(folder, *OUTBOX_RUN, **settings))
+        return _arrivals(sink, number) / WINDOW
 
 
 def _arrivals(sink: Sink, number: int) -> int:
-    """Count the mails of a while that begins when every worker is at work."""
-    sink.news()
-    while sink.logins < number:
+    """Count the emails of a time window that begins when every worker has delivered one."""
+    connections: set[int] = set()
+    while len(connections) < number:
         time.sleep(0.1)
-        sink.news()
+        connections |= {email.connection for email in sink.new_emails()}
     start = time.monotonic()
     time.sleep(WINDOW)
-    return sum(start < mail.at <= start + WINDOW for mail in sink.news())
+    return sum(start < email.at <= start + WINDOW for email in sink.new_emails())
 
 
 if __name__ == "__main__":

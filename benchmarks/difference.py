@@ -1,7 +1,7 @@
-"""How well time tells two kinds of address apart.
+"""How well the time of an answer distinguishes two kinds of address.
 
-Decides by which figures it is judged, and what they are held to: the median ratio of two answers of one round, and the
-AUC of a classifier that says "known" where an answer is fast. It must not know what was measured.
+Two figures have bounds: the median ratio of two answers of one round, and the AUC of a classifier that calls an address
+known if its answer is fast. This module doesn't know what was measured.
 """
 
 from bisect import bisect_left, bisect_right
@@ -14,9 +14,10 @@ RATIO_BOUND, AUC_BOUND = 0.01, 0.02  # off 1, and off 0.5
 
 
 def auc(ones: Sequence[float], others: Sequence[float]) -> float:
-    """Return how often one of `others` exceeds one of `ones`, ties counted half: Mann and Whitney's U, over all pairs.
+    """Return the share of all pairs in which one of `others` exceeds one of `ones`; ties count half.
 
-    It is the area under the curve of every classifier that goes by one bound: 0.5 tells nothing, 0 and 1 all.
+    That is Mann and Whitney's U divided by the number of pairs, and the area under the curve of a classifier with one
+    threshold: at 0.5 it guesses, at 0 and 1 it is always right.
     """
     ordered = sorted(ones)
     below = sum(bisect_left(ordered, value) + bisect_right(ordered, value) for value in others)
@@ -28,11 +29,11 @@ class Difference:
     """Two kinds of address, compared.
 
     Args:
-        pairs: so many rounds asked for both.
-        ratio: of the other's time to the first one's in a round, the median.
-        interval: in which chance lets the ratio lie, in 95 of 100 cases.
+        pairs: the number of rounds with both.
+        ratio: the median ratio of the second kind's time to the first kind's, in one round.
+        interval: the 95 % confidence interval of the ratio.
         auc: of all times.
-        medians: of the first one's times, and of the other's.
+        medians: of the first kind's times and of the second kind's.
     """
 
     pairs: int
@@ -43,22 +44,22 @@ class Difference:
 
     @property
     def off_one(self) -> float:
-        """How far the ratio is from that of no difference."""
+        """The distance of the ratio from 1, which is no difference."""
         return abs(self.ratio - 1)
 
     @property
     def off_half(self) -> float:
-        """How far the classifier is from guessing."""
+        """The distance of the AUC from 0.5, which is guessing."""
         return abs(self.auc - 0.5)
 
     @property
     def is_sharp(self) -> bool:
-        """Whether the interval is narrower than the bounds are apart: chance alone hardly puts the ratio outside."""
+        """Whether the interval is narrower than the bounds, so that chance alone rarely puts the ratio outside."""
         return self.interval[1] - self.interval[0] < 2 * RATIO_BOUND
 
     @property
     def is_within_bounds(self) -> bool:
-        """Whether it tells nothing."""
+        """Whether the times reveal nothing."""
         return self.off_one < RATIO_BOUND and self.off_half < AUC_BOUND
 
 
@@ -66,8 +67,8 @@ def compare(pairs: Sequence[tuple[float, float]], more: Sequence[float] = ()) ->
     """Compare the times of two kinds of address.
 
     Args:
-        pairs: measured in one round each, so that what the machine does meanwhile falls on both.
-        more: times of the first kind from rounds without the other.
+        pairs: the times of one round each, so that whatever slows the machine down affects both.
+        more: times of the first kind from rounds without the second.
     """
     ones, others = [one for one, _ in pairs], [other for _, other in pairs]
     ratios = sorted(other / one for one, other in pairs)
@@ -76,7 +77,7 @@ def compare(pairs: Sequence[tuple[float, float]], more: Sequence[float] = ()) ->
 
 
 def _interval(ordered: Sequence[float]) -> tuple[float, float]:
-    """Return between which two values the true median lies, in 95 of 100 cases."""
+    """Return the 95 % confidence interval of the median."""
     aside = ceil(0.98 * sqrt(len(ordered)))
     middle = (len(ordered) - 1) / 2
     return ordered[max(0, floor(middle - aside))], ordered[min(len(ordered) - 1, ceil(middle + aside))]

@@ -1,57 +1,96 @@
-"""The application's processes, started as an operator starts them, with the settings of production.
+"""The processes of a benchmark: the application's, started as an operator starts them, and the servers they need.
 
-Decides how they are started and ended, and what they hold in memory and used of the processors. Linux only: it reads
-/proc.
+The tests have helpers of their own, which also freeze, kill and inspect processes; a benchmark only starts and ends
+them.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 
-from tests.support.servers import Server
+import psutil
 
-TICKS = os.sysconf("SC_CLK_TCK")
-# The tests' processes are told to hurry and to warn; unbuffered, what they print shows that they have begun.
-AS_IN_PRODUCTION = {"OUTBOX_POLL_SECONDS": None, "PYTHONWARNINGS": None, "PYTHONUNBUFFERED": 1}
+from benchmarks.report import ROOT
 
-
-class OutboxRun(Server):
-    """`flask outbox run`."""
-
-    def command(self) -> Sequence[str]:
-        """Return what follows `python`."""
-        return "-m", "flask", "outbox", "run"
+PATIENCE = 30.0  # seconds
+HOST = "127.0.0.1"
+OUTBOX_RUN = ("-m", "flask", "outbox", "run")
+CELERY = ("-m", "celery", "-A", "pwreset.celery_app")
 
 
 @contextmanager
-def running(*servers: Server) -> Iterator[None]:
-    """Start processes, and end them in order; whatever happened, none is left."""
+def running(folder: Path, *command: str, **settings: object) -> Iterator[psutil.Popen]:
+    """Run a command in the project until the `with` statement ends.
+
+    Args:
+        folder: the instance folder; what the process prints is kept in it.
+        command: a program, or what follows `python` if it starts with a dash.
+        settings: its environment variables; nothing else of this program's environment is passed on.
+    """
+    program = [sys.executable, *command] if command[0].startswith("-") else command
+    base = {"PATH": os.environ["PATH"], "HOME": folder, "INSTANCE_PATH": folder, "FLASK_SKIP_DOTENV": 1}
+    environment = {name: str(value) for name, value in (base | settings).items()}
+    with (folder / "output.log").open("ab") as log:
+        process = psutil.Popen(
+            program, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
     try:
-        for server in servers:
-            server.launch() if isinstance(server, OutboxRun) else server.start()
-        yield
-        for server in servers:
-            server.terminate()
-        for server in servers:
-            server.wait()
+        yield process
     finally:
-        for server in servers:
-            server.stop_for_certain()
+        _stop(process)
 
 
-def workers(folder: Path, number: int, settings: dict[str, str]) -> list[Server]:
-    """Return so many delivering processes, each with a folder of its own for what it prints."""
-    return [OutboxRun(folder, **AS_IN_PRODUCTION, **settings) for _ in range(number)]
+def _stop(process: psutil.Popen) -> None:
+    process.terminate()
+    with suppress(psutil.TimeoutExpired):
+        process.wait(PATIENCE)
+    with suppress(ProcessLookupError):  # none of its children is left either
+        os.killpg(process.pid, signal.SIGKILL)
 
 
-def resident_memory(pid: int) -> int:
-    """Return the resident memory of a process in bytes, shared pages and all."""
-    fields = Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()
-    return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
+@contextmanager
+def gunicorn(folder: Path, settings: Mapping[str, object]) -> Iterator[tuple[str, psutil.Popen]]:
+    """Run gunicorn, and return its URL and process once it answers."""
+    port = free_port()
+    url = f"http://{HOST}:{port}"
+    with running(folder, "-m", "gunicorn", "-b", f"{HOST}:{port}", **settings, PUBLIC_URL=url) as process:
+        retry(lambda: _check_health(port))
+        yield url, process
 
 
-def processor_seconds(pid: int) -> float:
-    """Return the time of the processors that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+def _check_health(port: int) -> None:
+    connection = HTTPConnection(HOST, port, timeout=PATIENCE)
+    connection.request("GET", "/healthz")
+    if connection.getresponse().status != 200:
+        raise ConnectionError("The site isn't healthy.")
+    connection.close()
+
+
+def wait_for_port(port: int) -> None:
+    """Wait until a server listens."""
+    retry(lambda: socket.create_connection((HOST, port)).close())
+
+
+def retry(action: Callable[[], None]) -> None:
+    """Repeat an action that fails with an OSError, for at most PATIENCE."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return action()
+        except OSError:
+            if time.monotonic() > end:
+                raise
+        time.sleep(0.05)
+
+
+def free_port() -> int:
+    """Return a port on which nothing listens."""
+    with socket.create_server((HOST, 0)) as server:
+        return int(server.getsockname()[1])

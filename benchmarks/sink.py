@@ -1,120 +1,120 @@
-"""The mail server that benchmarks deliver to, in a process of its own, and how they ask it what came.
+"""The SMTP server that benchmarks deliver to: a process of its own, which writes a line for each email it accepts.
 
-Decides what it remembers of a mail: when it came, its Message-ID, its recipient and its link. It is the tests' server,
-with STARTTLS and a login, and it says (as most servers do) that it takes commands ahead of its answers (PIPELINING).
-`python -m benchmarks.sink FOLDER LATENCY` runs until its input ends; each line of input is answered by what came since.
+It offers STARTTLS and a login and, as most servers do, PIPELINING.
+`python -m benchmarks.sink FOLDER PORT LATENCY` runs until it is terminated.
 """
 
+import asyncio
 import json
 import re
-import subprocess
+import ssl
 import sys
-import threading
 import time
-from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, TextIO
 
-from tests.support.certificates import Authority
-from tests.support.smtp import Record, SMTPServer
+import trustme
+from aiosmtpd.smtp import SMTP, AuthResult, Envelope, Session
 
-LOGIN = ("mailer@example.com", "abcdefghijklmnop")
+from benchmarks.processes import HOST, free_port, running, wait_for_port
+
 MESSAGE_ID = re.compile(rb"^Message-ID: (\S+)\r$", re.MULTILINE | re.IGNORECASE)
 LINK = re.compile(rb"^(http\S+/password-reset-confirm/\S+?)\r$", re.MULTILINE)
 
 
-class Mail(NamedTuple):
-    """What is kept of a mail."""
+class Email(NamedTuple):
+    """What is kept of an email."""
 
     at: float  # time.monotonic(), which all processes of a machine share
     message_id: str
     recipient: str
     link: str | None
+    connection: int  # the client's port
 
 
 class Sink:
-    """The process, as a benchmark sees it.
+    """The server, as a benchmark sees it.
 
     Args:
-        folder: for the certificate of who vouches for it.
-        latency: seconds before each of its replies.
+        port: on loopback.
+        certificate: of the authority that signed the server's own.
+        emails: a line for each.
     """
 
-    def __init__(self, folder: Path, latency: float = 0.0) -> None:
-        self.certificate = folder / "ca.pem"
-        self._command = [sys.executable, "-m", "benchmarks.sink", str(folder), str(latency)]
-        self._lock = threading.Lock()
-        self.logins = 0
-
-    def __enter__(self) -> Self:
-        self._process = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.port = int(self._answer())
-        self.pid = self._process.pid
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.communicate()
+    def __init__(self, port: int, certificate: Path, emails: TextIO) -> None:
+        self.port, self.certificate, self._emails = port, certificate, emails
 
     def settings(self, port: int | None = None) -> dict[str, str]:
-        """Return what an application needs to be told; the certificate goes into SSL_CERT_FILE.
-
-        Args:
-            port: of something in between.
-        """
+        """Return the settings of an application that delivers here, or to the port of a proxy."""
         return {
             "EMAIL_HOST": "localhost",
             "EMAIL_PORT": str(port or self.port),
             "EMAIL_USE_TLS": "true",
-            "EMAIL_USER": LOGIN[0],
-            "EMAIL_PASS": LOGIN[1],
+            "EMAIL_USER": "mailer@example.com",
+            "EMAIL_PASS": "abcdefghijklmnop",
             "EMAIL_FROM": "accounts@example.com",
+            "SSL_CERT_FILE": str(self.certificate),
         }
 
-    def news(self) -> list[Mail]:
-        """Return the mails that came since the last call."""
-        with self._lock:
-            assert self._process.stdin
-            self._process.stdin.write("\n")
-            self._process.stdin.flush()
-            self.logins, mails = json.loads(self._answer())
-        return [Mail(*mail) for mail in mails]
-
-    def _answer(self) -> str:
-        assert self._process.stdout
-        return self._process.stdout.readline()
+    def new_emails(self) -> list[Email]:
+        """Return the emails that arrived since the last call."""
+        return [Email(*json.loads(line)) for line in self._emails]
 
 
-class _Server(SMTPServer):
-    extensions = ("PIPELINING",)
+@contextmanager
+def smtp_sink(folder: Path, latency: float = 0.0) -> Iterator[Sink]:
+    """Run the server.
 
-    def __init__(self, latency: float, authority: Authority) -> None:
-        super().__init__(tls_context=authority.good, auth=LOGIN, latency=latency)
-        self.came: deque[Mail] = deque()
+    Args:
+        folder: for the certificate and the emails.
+        latency: seconds before each of its replies.
+    """
+    port = free_port()
+    with running(folder, "-m", "benchmarks.sink", str(folder), str(port), str(latency)):
+        wait_for_port(port)
+        with (folder / "emails").open(encoding="utf-8") as emails:
+            yield Sink(port, folder / "ca.pem", emails)
 
-    def record(self, message: Record) -> None:
-        # By looking, and not by taking the mail apart, which would cost more than receiving it.
-        message_id, link = MESSAGE_ID.search(message.content), LINK.search(message.content)
+
+class _Hooks:
+    def __init__(self, folder: Path) -> None:
+        self._emails = (folder / "emails").open("w", buffering=1, encoding="utf-8")
+
+    async def handle_EHLO(self, smtp: Any, session: Session, envelope: Any, hostname: str, replies: list[str]) -> Any:  # noqa: N802 (aiosmtpd)
+        session.host_name = hostname
+        return ["\r\n".join([replies[0], "250-PIPELINING", *replies[1:]])]  # one reply, so one latency
+
+    async def handle_DATA(self, smtp: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 (aiosmtpd)
+        # Searched and not parsed, which would cost more than receiving it.
+        content = envelope.original_content or b""
+        message_id, link = MESSAGE_ID.search(content), LINK.search(content)
         assert message_id
         text = link[1].decode() if link else None
-        self.came.append(Mail(time.monotonic(), message_id[1].decode(), message.rcpt_tos[0], text))
+        email = Email(time.monotonic(), message_id[1].decode(), envelope.rcpt_tos[0], text, session.peer[1])
+        self._emails.write(json.dumps(email) + "\n")
+        return "250 2.0.0 OK"
 
-    def news(self) -> list[Mail]:
-        return [self.came.popleft() for _ in range(len(self.came))]
+
+class _SMTP(SMTP):
+    latency = float(sys.argv[3]) if __name__ == "__main__" else 0.0
+
+    async def push(self, status: Any) -> None:
+        await asyncio.sleep(self.latency)
+        await super().push(status)
 
 
-def main() -> None:
-    """Serve until the input ends."""
-    folder, latency = Path(sys.argv[1]), float(sys.argv[2])
-    authority = Authority()
-    authority.ca_pem_path(folder)
-    with _Server(latency, authority) as server:
-        print(server.port, flush=True)
-        for _ in sys.stdin:
-            print(json.dumps([server.logins, server.news()]), flush=True)
+async def _serve(folder: Path, port: int) -> None:
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    authority.issue_cert("localhost", HOST).configure_cert(context)
+    hooks, options = _Hooks(folder), {"tls_context": context, "auth_required": True, "enable_SMTPUTF8": True}
+    server = await asyncio.get_running_loop().create_server(
+        lambda: _SMTP(hooks, **options, authenticator=lambda *_: AuthResult(success=True)), HOST, port
+    )
+    await server.serve_forever()
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(_serve(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,9 +1,10 @@
-"""The databases of the benchmarks: migrated, filled, and taken away again.
+"""The databases of the benchmarks: created, migrated, filled and dropped.
 
-Decides where they lie. PostgreSQL is the server that TEST_POSTGRESQL_URL names, as for the tests, but with every commit
-on the disk, as in production; what is made there has a name of its own and goes with the program.
+PostgreSQL is the server that TEST_POSTGRESQL_URL names, as for the tests, but every commit waits for the disk, as in
+production.
 """
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
@@ -22,27 +23,27 @@ from pwreset import create_app
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage, User
-from tests.support.databases import SERVER
 
+SERVER = os.environ.get("TEST_POSTGRESQL_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
 ROWS_AT_ONCE = 1000
 
 
 class Store(Protocol):
-    """Makes a database in a folder or on a server, and gives the settings that name it."""
+    """Creates a database in a folder or on a server, and returns the settings that name it."""
 
     def __call__(self, folder: Path) -> AbstractContextManager[dict[str, str]]:
-        """Make it for the length of a `with` statement."""
+        """Create it; it is dropped when the `with` statement ends."""
 
 
 @contextmanager
 def sqlite(folder: Path) -> Iterator[dict[str, str]]:
-    """Give the name of a file; it goes with its folder."""
+    """Name a file in the folder, which is deleted with it."""
     yield {"DATABASE_URL": f"sqlite:///{folder}/{token_hex(4)}.db"}
 
 
 @contextmanager
 def postgresql(_folder: Path) -> Iterator[dict[str, str]]:
-    """Make a database of a name that nobody has."""
+    """Create a database with a random name."""
     name = f"pwreset_bench_{token_hex(6)}"
     with psycopg.connect(SERVER, autocommit=True) as server:
         server.execute(SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'").format(Identifier(name)))
@@ -57,7 +58,7 @@ STORES: dict[str, Store] = {"SQLite": sqlite, "PostgreSQL": postgresql}
 
 @contextmanager
 def application(folder: Path, settings: dict[str, str]) -> Iterator[Flask]:
-    """Build an application of this process on a migrated database."""
+    """Create an application in this process, on a migrated database."""
     app = create_app({"INSTANCE_PATH": folder, **settings})
     with app.app_context():
         upgrade()
@@ -70,20 +71,20 @@ def application(folder: Path, settings: dict[str, str]) -> Iterator[Flask]:
 
 
 @contextmanager
-def own_folder() -> Iterator[Path]:
-    """Give a folder that goes with the program."""
+def temporary_folder() -> Iterator[Path]:
+    """Create a folder that is deleted when the `with` statement ends."""
     with TemporaryDirectory(prefix="pwreset-bench-") as folder:
         yield Path(folder)
 
 
 def add_users(addresses: Iterable[str], password_hash: str) -> None:
-    """Add accounts, all with one password, and commit."""
-    fixed = {"password_hash": password_hash}
+    """Insert accounts, all with the same password, and commit."""
+    fixed = {"password_hash": password_hash, "stamp": token_hex(16)}
     _add(User.__table__, ({"email": address, "email_key": address, **fixed} for address in addresses))
 
 
 def add_requests(addresses: Iterable[str], due: datetime | None = None) -> None:
-    """Add reset requests as the view does, only faster, and commit."""
+    """Insert the rows of reset requests as the view does, but many at once, and commit."""
     fixed = {"kind": "password_reset", "client_address": "192.0.2.1", "user_agent": "Firefox/140 (Windows)"}
     fixed |= {"run_after": due or utcnow()}
     _add(OutboxMessage.__table__, ({"address": address, "email_key": address, **fixed} for address in addresses))

@@ -1,99 +1,87 @@
-"""The judge of mutation testing: a change that no test notices needs a reason, and what was noticed is counted."""
+"""Mutation testing has a bound for each group of modules, and a survivor needs a reason."""
 
+import subprocess
+import sys
 import tomllib
 
 import pytest
+from mutmut.configuration import reset_config
 
-from benchmarks import mutants
-from benchmarks.mutants import (
-    PLAN,
-    ROOT,
-    MutantsReport,
-    Outcome,
-    Part,
-    last_outcomes,
-    outcomes,
-    reasons,
-    run,
-    write,
-)
+from benchmarks.mutants import PLAN, Mutant, reasons_of, results, write
+from benchmarks.report import ROOT, Report
 
-KNOWN = {("rows.py", "find: `a` → `b`"): "Nobody reads it."}
-SURVIVOR = Outcome("rows.py", "find: `a` → `b`", "survived")
+SURVIVOR = Mutant("rows.py", "find: `a` → `b`", "survived")
+REASON = {"module": "rows.py", "reason": "Nobody reads it.", "changes": [SURVIVOR.change]}
+EXAMPLE = {"groups": {"outbox": ["rows.py", "mail.py"]}, "survivors": [REASON]}
 
 
-def changes(killed: int, *others: Outcome) -> dict[str, list[Outcome]]:
-    return {"outbox": [*(Outcome("rows.py", f"find: `{number}`", "killed") for number in range(killed)), *others]}
+@pytest.fixture
+def report(tmp_path) -> Report:
+    return Report(tmp_path / "mutants.md", "Mutation testing", "make mutants")
+
+
+EXISTS = Mutant(SURVIVOR.module, SURVIVOR.change, "killed")
+
+
+def mutants(killed: int, *others: Mutant) -> list[Mutant]:
+    return [*(Mutant("rows.py", f"find: `{number}`", "killed") for number in range(killed)), *others]
 
 
 @pytest.mark.parametrize(
     ("found", "missed"),
     [
-        (changes(9, SURVIVOR), []),
-        (changes(8, SURVIVOR), ["outbox: noticed in 100 changes"]),
-        (changes(99, Outcome("rows.py", "find: `c` → `d`", "survived")), ["not noticed, without a reason"]),
-        (changes(99, Outcome("mail.py", SURVIVOR.change, "no tests")), ["not noticed, without a reason"]),
-        (changes(99, Outcome("rows.py", SURVIVOR.change, "suspicious")), ["without a verdict"]),
-        (changes(99, Outcome("rows.py", "find: `c` → `d`", "timeout")), []),
+        (mutants(9, SURVIVOR), []),
+        (mutants(8, SURVIVOR), ["outbox: detected in 100 mutants"]),
+        ([], ["outbox: detected in 100 mutants", "reasons for mutants that no longer exist"]),
+        (mutants(99), ["reasons for mutants that no longer exist"]),
+        (mutants(99, EXISTS, Mutant("rows.py", "find: `c` → `d`", "survived")), ["survivors without a reason"]),
+        (mutants(99, EXISTS, Mutant("mail.py", SURVIVOR.change, "no tests")), ["survivors without a reason"]),
+        (mutants(99, Mutant("rows.py", SURVIVOR.change, "suspicious")), ["without a verdict"]),
+        (mutants(99, EXISTS, Mutant("rows.py", "find: `c` → `d`", "timeout")), []),
     ],
 )
-def test_nine_of_ten_changes_must_be_noticed_and_the_others_have_a_reason(found, missed) -> None:
-    report = MutantsReport("test")
-    write(found, KNOWN, report)
+def test_nine_of_ten_mutants_must_be_detected_and_the_others_have_a_reason(found, missed, report) -> None:
+    write(found, EXAMPLE, report)
     assert report.missed == missed
 
 
-def test_figures_replace_what_stands_between_the_marks(tmp_path, monkeypatch) -> None:
-    document = tmp_path / "security.md"
-    document.write_text("a\n<!-- mutants:start -->\nold\n<!-- mutants:end -->\nb\n")
-    monkeypatch.setattr(mutants, "DOCUMENT", document)
-    report = MutantsReport("test")
-    write(changes(1, SURVIVOR), KNOWN, report)
+def test_survivors_are_listed_with_their_reasons(report) -> None:
+    write(mutants(1, SURVIVOR), EXAMPLE, report)
     report.record()
-    text = document.read_text()
-    assert text.startswith("a\n<!-- mutants:start -->\n| module ")
+    text = report.path.read_text(encoding="utf-8")
+    assert "\n| module " in text
     assert "- `rows.py`: Nobody reads it.\n  - find: `a` → `b`\n" in text
-    assert text.endswith("\n<!-- mutants:end -->\nb\n")
-    assert "old" not in text
 
 
-def test_a_run_is_judged_again_as_long_as_neither_code_nor_tests_have_changed(tmp_path, monkeypatch) -> None:
-    part, other = (Part("outbox", [f"{name}.py"], ["test_rows.py"], "") for name in ("rows", "mail"))
-    (tmp_path / "tests").mkdir()
-    test = tmp_path / "tests" / "test_rows.py"
-    test.write_text("before = 1")
-    monkeypatch.setattr(mutants, "ROOT", tmp_path)
-    monkeypatch.setattr(mutants, "LAST", tmp_path / "last.json")
-    monkeypatch.setattr(mutants, "outcomes", lambda part: [Outcome(part.modules[0], "a", "killed")])
-    assert last_outcomes(part) is None
-    run(other)
-    found = run(part)
-    assert (last_outcomes(part), last_outcomes(other)) == (found, [Outcome("mail.py", "a", "killed")])
-    test.write_text("after = 1")
-    assert last_outcomes(part) is None
-    found = run(part)
-    assert last_outcomes(part) == found
-    (tmp_path / "tests" / "conftest.py").write_text("")
-    assert last_outcomes(part) is None
-
-
-def test_the_plan_names_files_that_are_there_and_a_reason_for_each_survivor() -> None:
+def test_the_groups_are_what_mutmut_changes_and_every_survivor_has_a_reason() -> None:
     plan = tomllib.loads(PLAN.read_text(encoding="utf-8"))
-    parts = [Part(**part) for part in plan["parts"]]
-    files = {f"pwreset/{module}" for part in parts for module in part.modules}
-    files |= {f"tests/{test}" for part in parts for test in part.tests}
-    assert [name for name in files if not (ROOT / name).is_file()] == []
-    assert all(len(reason) > 20 for reason in reasons(plan).values())
-    assert {module for module, _ in reasons(plan)} <= {module for part in parts for module in part.modules}
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mutmut"]
+    modules = {module for group in plan["groups"].values() for module in group}
+    assert {f"pwreset/{module}" for module in modules} == set(settings["only_mutate"])
+    named = settings["only_mutate"] + settings["also_copy"] + settings["pytest_add_cli_args_test_selection"]
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    assert all(len(reason) > 20 for reason in reasons_of(plan).values())
+    assert {module for module, _ in reasons_of(plan)} <= modules
 
 
-def test_a_module_is_changed_in_a_copy_and_each_change_has_a_verdict() -> None:
-    module = ROOT / "pwreset" / "passwords" / "hashing.py"
-    before = module.read_bytes()
-    part = Part("passwords", ["passwords/hashing.py"], ["passwords/test_hashing.py"], "becomes or composed or usable")
-    found = outcomes(part)
-    assert {outcome.module for outcome in found} == {"passwords/hashing.py"}
-    assert {outcome.status for outcome in found} <= {"killed", "survived", "timeout", "no tests"}
-    assert sum(outcome.noticed for outcome in found) > len(found) / 2
-    assert all("` → `" in outcome.change for outcome in found)
-    assert module.read_bytes() == before
+def test_every_mutant_of_a_run_of_mutmut_has_a_verdict(tmp_path, monkeypatch) -> None:
+    for path, text in {
+        "pyproject.toml": '[tool.mutmut]\nsource_paths = ["pwreset"]\n',
+        "pwreset/__init__.py": "",
+        "pwreset/rows.py": "def is_due(age):\n    return age > 2\n\n\ndef is_late(age):\n    return age > 7\n",
+        "tests/test_rows.py": "from pwreset.rows import is_due, is_late\n\n\ndef test_is_due():\n"
+        "    assert [is_due(age) for age in (2, 3)] == [False, True]\n    is_late(1)\n",
+    }.items():
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(text)
+    subprocess.run([sys.executable, "-m", "mutmut", "run"], cwd=tmp_path, check=True, capture_output=True)
+    monkeypatch.chdir(tmp_path)
+    reset_config()
+    assert sorted((mutant.change, mutant.status) for mutant in results()) == [
+        ("is_due: `return age > 2` → `return age > 3`", "killed"),
+        ("is_due: `return age > 2` → `return age >= 2`", "killed"),
+        ("is_late: `return age > 7` → `return age > 8`", "survived"),
+        ("is_late: `return age > 7` → `return age >= 7`", "survived"),
+    ]
+    assert {mutant.module for mutant in results()} == {"rows.py"}
+    reset_config()

@@ -1,7 +1,7 @@
-"""The table of all faults in `docs/reliability.md`: written by the run itself, never by hand.
+"""The table of all faults in `docs/evidence/faults.md`, which `make faults RECORD=1` writes.
 
-Decides what a row holds, in which order rows stand, and that only a complete run that passed is written down. With
-several processes of pytest-xdist the rows travel to the first one as the reports' `user_properties`.
+Only a complete run that passed is written; without RECORD, it fails if the table lists other faults than the run had.
+With several processes of pytest-xdist, the rows reach the first one as `user_properties` of the reports.
 """
 
 import os
@@ -18,11 +18,10 @@ import pytest
 from tests.support.servers import ROOT
 
 HERE = Path(__file__).parent
-PAGE = ROOT / "docs" / "reliability.md"
-BEGIN, END = "<!-- what follows is written by `make faults` -->", "<!-- what precedes is written by `make faults` -->"
-# A test's file says to which it belongs: `test_smtp_away.py`. This is the order of the groups, too.
+PAGE = ROOT / "docs" / "evidence" / "faults.md"
+# The groups in the order of their tables, by the first word in the names of their files: `test_smtp_away.py`.
 GROUPS = {"smtp": "The mail server", "processes": "Processes", "stores": "Stores", "time": "Time"}
-FAULT = "fault"  # the rows' name among the properties
+FAULT = "fault"  # the name of a row among the properties
 HEAD = [
     "fault",
     "what was done",
@@ -41,10 +40,10 @@ HEAD = [
 
 @dataclass(frozen=True)
 class Row:
-    """One fault and what was seen.
+    """One fault and what was observed.
 
     Args:
-        place: group, file, line and parameters of the test, which order the rows. The others are the columns.
+        place: group, file, line and parameters of the test, by which rows are sorted. The others are the columns.
     """
 
     place: list[Any]
@@ -67,7 +66,7 @@ class Row:
 
 
 def place_of(item: pytest.Item) -> list[Any]:
-    """Return where a test stands among all: its file is `test_<group>.py` or `test_<group>_<rest>.py`."""
+    """Return the place of a test whose file is `test_<group>.py` or `test_<group>_<rest>.py`."""
     callspec = getattr(item, "callspec", None)
     parameters = sorted(callspec.indices.items()) if callspec else []
     group = list(GROUPS).index(item.path.stem.split("_")[1])
@@ -75,49 +74,39 @@ def place_of(item: pytest.Item) -> list[Any]:
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:
-    """Return the rows as they stand in the table, whatever the order of the run."""
+    """Return the rows in the order of the table, whatever the order of the run."""
     return sorted(rows, key=lambda row: row.place)
 
 
-def section(rows: Iterable[Row], when: datetime) -> str:
-    """Return all tables in Markdown, with a line that says how they came about."""
+def page(rows: Iterable[Row], when: datetime) -> str:
+    """Return all tables in Markdown, with the command that printed them, the date and the machine."""
     machine = f"{platform.system()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    parts = [f"Measured by `make faults` on {when:%Y-%m-%d} ({machine})."]
+    parts = ["# Faults", f"Printed by `make faults` on {when:%Y-%m-%d} ({machine})."]
     for number, title in enumerate(GROUPS.values()):
         own = [row.line() for row in in_order(rows) if row.place[0] == number]
         if own:
-            parts.append("\n".join([f"### {title}\n", _line(HEAD), _line("---" for _ in HEAD), *own]))
-    return "\n\n".join(parts)
+            parts.append("\n".join([f"## {title}\n", _line(HEAD), _line("---" for _ in HEAD), *own]))
+    return "\n\n".join(parts) + "\n"
 
 
-def written_into(page: str, text: str) -> str:
-    """Return the page with a text between its two marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    assert begin and end, f"{PAGE.name} has lost its marks"
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
-
-
-def differences(page: str, rows: Iterable[Row]) -> list[str]:
-    """Return the faults, each with where it was tried, that a page does not tell of, or tells of and nobody tries."""
-    listed = [line.strip("|").split(" | ") for line in page.splitlines() if line.startswith("| ")]
-    told = Counter((cells[0].strip(), cells[2]) for cells in listed if len(cells) == len(HEAD))
-    del told["fault", "where"], told["---", "---"]
+def differences(text: str, rows: Iterable[Row]) -> list[str]:
+    """Return each fault, with its servers and database, that only the page or only the run has."""
+    lines = [line.strip("|").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    listed = Counter((cells[0].strip(), cells[2]) for cells in lines if len(cells) == len(HEAD))
+    del listed["fault", "where"], listed["---", "---"]
     seen = Counter((_cell(row.fault), row.where) for row in rows)
-    found = [(f"{PAGE.name} does not tell of", seen - told), (f"{PAGE.name} alone tells of", told - seen)]
+    found = [(f"{PAGE.name} lacks", seen - listed), (f"only {PAGE.name} has", listed - seen)]
     return [f"{what}: {fault} ({where})" for what, rest in found for fault, where in sorted(rest.elements())]
 
 
 def is_complete(config: pytest.Config) -> bool:
-    """Whether a run was asked for all faults, and for nothing else."""
+    """Whether a run has all faults and nothing else."""
     chosen = any(config.getoption(name) for name in ("keyword", "markexpr", "deselect", "lf", "ignore", "ignore_glob"))
     return not chosen and [Path(argument).resolve() for argument in config.args] == [HERE]
 
 
 class Gatherer:
-    """A plugin of pytest that collects the rows of a run and ends it.
-
-    A complete run that passed rewrites the page; on CI it only fails where the page has other faults.
+    """A plugin of pytest that collects the rows of a run, and writes or compares the page.
 
     Args:
         config: of the run.
@@ -136,23 +125,21 @@ class Gatherer:
             self._rows += [Row(**columns) for name, columns in report.user_properties if name == FAULT]
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Rewrite the page, or compare."""
+        """Write the page with RECORD=1; otherwise compare it."""
         if session.exitstatus != pytest.ExitCode.OK or self._skipped or not is_complete(self._config):
             return
-        page = PAGE.read_text(encoding="utf-8")
-        if os.environ.get("CI") != "true":
-            PAGE.write_text(written_into(page, section(self._rows, datetime.now(UTC))), encoding="utf-8")
-            return
-        self._differences = differences(page, self._rows)
+        if os.environ.get("RECORD"):
+            PAGE.write_text(page(self._rows, datetime.now(UTC)), encoding="utf-8")
+        self._differences = differences(PAGE.read_text(encoding="utf-8"), self._rows)
         if self._differences:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Print the rows, and in what the page differs."""
+        """Print the rows and the differences."""
         for row in in_order(self._rows):
             terminalreporter.write_line(row.line())
         for difference in self._differences:
-            terminalreporter.write_line(f"{difference}: run `make faults`", red=True)
+            terminalreporter.write_line(f"{difference}: run `make faults RECORD=1`", red=True)
 
 
 def _line(cells: Iterable[str]) -> str:

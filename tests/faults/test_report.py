@@ -1,11 +1,13 @@
-"""The table that a run writes."""
+"""The page that a run of all faults writes."""
 
 from dataclasses import asdict
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
-from tests.faults.report import BEGIN, END, HEAD, PAGE, Row, differences, in_order, section, written_into
+from tests.faults import report
+from tests.faults.report import FAULT, HEAD, PAGE, Gatherer, Row, differences, in_order, page
 
 WHEN = datetime(2030, 1, 2, tzinfo=UTC)
 
@@ -17,57 +19,62 @@ def row(*place: object, fault: str = "down", where: str = "gunicorn, SQLite") ->
 FIRST, SECOND, THIRD = row(0, "a.py", 9, []), row(0, "a.py", 10, [1], fault="refused"), row(1, "a.py", 1, [])
 
 
-def test_rows_stand_in_the_order_of_the_tests_whatever_the_order_of_the_run():
+def test_rows_are_in_the_order_of_the_tests_whatever_the_order_of_the_run():
     assert in_order([THIRD, SECOND, FIRST]) == [FIRST, SECOND, THIRD]
-    assert section([SECOND, THIRD, FIRST], WHEN) == section([FIRST, SECOND, THIRD], WHEN)
+    assert page([SECOND, THIRD, FIRST], WHEN) == page([FIRST, SECOND, THIRD], WHEN)
 
 
-def test_a_row_outlives_its_way_between_processes():
+def test_a_row_survives_the_transfer_between_processes():
     assert Row(**asdict(FIRST)) == FIRST
 
 
-def test_each_group_has_a_table_and_the_date_is_told():
-    text = section([FIRST, THIRD], WHEN)
-    assert "2030-01-02" in text
-    assert text.index("### The mail server") < text.index("### Processes")
-    assert "### Stores" not in text
+def test_each_group_has_a_table_and_the_page_names_command_and_date():
+    text = page([FIRST, THIRD], WHEN)
+    assert text.startswith("# Faults\n\nPrinted by `make faults` on 2030-01-02 (")
+    assert text.index("## The mail server") < text.index("## Processes")
+    assert "## Stores" not in text
     assert len({line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}) == 1
 
 
-def test_only_what_stands_between_the_marks_is_replaced():
-    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
-    assert written_into(page, "new") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
-    assert written_into(written_into(page, "one"), "new") == written_into(page, "new")
-
-
-def test_a_page_without_marks_is_a_mistake():
-    with pytest.raises(AssertionError, match="marks"):
-        written_into("before and after", "new")
-
-
-def test_what_the_page_does_not_tell_is_found():
-    page = written_into(f"{BEGIN}\n{END}", section([FIRST], WHEN))
+def test_a_fault_that_the_page_lacks_is_found():
     elsewhere = row(0, "a.py", 9, [], where="gunicorn, PostgreSQL")
-    assert differences(page, [FIRST]) == []
-    assert differences(page, [FIRST, SECOND, elsewhere]) == [
-        "reliability.md does not tell of: down (gunicorn, PostgreSQL)",
-        "reliability.md does not tell of: refused (gunicorn, SQLite)",
+    text = page([FIRST], WHEN)
+    assert differences(text, [FIRST]) == []
+    assert differences(text, [FIRST, SECOND, elsewhere]) == [
+        "faults.md lacks: down (gunicorn, PostgreSQL)",
+        "faults.md lacks: refused (gunicorn, SQLite)",
     ]
 
 
-def test_what_the_page_alone_tells_is_found_and_so_is_one_of_two_of_the_same_name():
-    page = written_into(f"{BEGIN}\n{END}", section([FIRST, SECOND, FIRST], WHEN))
-    assert differences(page, [FIRST]) == [
-        "reliability.md alone tells of: down (gunicorn, SQLite)",
-        "reliability.md alone tells of: refused (gunicorn, SQLite)",
+def test_a_fault_that_only_the_page_has_is_found_and_so_is_one_of_two_with_the_same_name():
+    assert differences(page([FIRST, SECOND, FIRST], WHEN), [FIRST]) == [
+        "only faults.md has: down (gunicorn, SQLite)",
+        "only faults.md has: refused (gunicorn, SQLite)",
     ]
 
 
 def test_a_fault_with_a_bar_in_its_name_is_found_too():
     odd = row(0, "a.py", 9, [], fault="a | b")
-    assert differences(section([odd], WHEN), [odd]) == []
+    assert differences(page([odd], WHEN), [odd]) == []
 
 
-def test_the_page_has_its_marks_and_the_columns_their_heads():
-    assert PAGE.read_text(encoding="utf-8").count(BEGIN) == 1
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_complete_run_writes_the_page_only_on_request(recorded, tmp_path, monkeypatch):
+    path = tmp_path / "faults.md"
+    path.write_text("old")
+    monkeypatch.setattr(report, "PAGE", path)
+    monkeypatch.setattr(report, "is_complete", lambda _: True)
+    monkeypatch.setenv("RECORD", "1" if recorded else "")
+    session = SimpleNamespace(exitstatus=pytest.ExitCode.OK)
+    gatherer = Gatherer(SimpleNamespace())
+    gatherer.pytest_runtest_logreport(
+        SimpleNamespace(skipped=False, when="call", passed=True, user_properties=[(FAULT, asdict(FIRST))])
+    )
+    gatherer.pytest_sessionfinish(session)
+    assert session.exitstatus == (pytest.ExitCode.OK if recorded else pytest.ExitCode.TESTS_FAILED)
+    assert ("| down |" in path.read_text()) == recorded
+
+
+def test_the_page_has_the_columns_of_a_row():
+    assert "\n| " + " | ".join(HEAD) + " |\n" in PAGE.read_text(encoding="utf-8")
     assert len(HEAD) == len(Row.__dataclass_fields__) - 1
