@@ -7,6 +7,7 @@ User-Agent header, and must not choose words in the email.
 import re
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from urllib.parse import urlsplit
 
 from flask import current_app, request
 
@@ -91,6 +92,16 @@ def network_of(address: str | None) -> str:
     if ip in NAT64:
         return str(ip_address(int(ip) & 0xFFFFFFFF))
     return str(ip.ipv4_mapped or ip_network((int(ip) >> 64 << 64, 64)))
+
+
+def host_name() -> str:
+    """Return the host that the request names, without a port; empty if it is not valid."""
+    try:
+        parts = urlsplit(f"//{request.host}")
+        _ = parts.port  # raises ValueError if it is not a port, such as `80:80`
+    except ValueError:
+        return ""
+    return parts.hostname or ""
 
 
 def browser(user_agent: str | None) -> str | None:

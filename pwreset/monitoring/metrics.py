@@ -18,7 +18,7 @@ from config import is_loopback
 from pwreset.clock import utcnow
 from pwreset.monitoring import counters, queue_status
 from pwreset.monitoring.counters import Counted
-from pwreset.web.security import host_name
+from pwreset.request_info import host_name
 
 bp = Blueprint("metrics", __name__)
 # Headers that proxies add: a request with one of these did not come from this machine.

@@ -14,6 +14,7 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 
 from config import is_loopback
 from pwreset.clock import at_most_every
+from pwreset.request_info import host_name
 
 MAXIMUM_BODY = 64 * 1024  # bytes
 MAXIMUM_PARAMETERS = 50  # in a form or a query; the largest form here has five
@@ -149,13 +150,3 @@ def set_headers(response: Response) -> Response:
     if (current_app.config["PUBLIC_URL"] or "").startswith("https:"):
         response.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
     return response
-
-
-def host_name() -> str:
-    """Return the host that the request names, without a port; empty if it is not valid."""
-    try:
-        parts = urlsplit(f"//{request.host}")
-        _ = parts.port  # raises ValueError if it is not a port, such as `80:80`
-    except ValueError:
-        return ""
-    return parts.hostname or ""

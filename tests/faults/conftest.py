@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from _pytest.runner import runtestprotocol
 
-from tests.faults.report import FAULT, Gatherer, place_of
 from tests.support.accounting import Late
 from tests.support.certificates import Authority
 from tests.support.databases import Database
+from tests.support.fault_report import FAULT, Gatherer, place_of
 from tests.support.fault_site import OpenSite, Site
 from tests.support.scripted_smtp import ScriptedServer
 from tests.support.servers import Gunicorn, Server
