@@ -25,7 +25,7 @@ from pwreset.extensions import db, mail
 from pwreset.models import OutboxMessage, SecurityEvent, User
 from pwreset.outbox import emails
 from pwreset.outbox.delivery import deliver_pending
-from pwreset.passwords import make_password
+from pwreset.passwords.hashing import make_password
 
 REPEATS = 5
 ROUND_TRIP = 0.020  # seconds

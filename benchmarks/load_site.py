@@ -15,7 +15,7 @@ import psycopg
 from benchmarks.processes import CELERY, free_port, gunicorn, running, wait_for_port
 from benchmarks.sink import Sink, smtp_sink
 from benchmarks.stores import add_users, application, postgresql, temporary_folder
-from pwreset.passwords import make_password
+from pwreset.passwords.hashing import make_password
 
 PASSWORD = "seven green lanterns drift"
 ACCOUNTS = {"known": 60_000, "member": 2_000, "forgetful": 10_000}  # how many accounts there are for each kind of visit

@@ -17,7 +17,7 @@ NOT_CODE = {
 
 def main() -> None:
     """Print the figures."""
-    modules = [*sorted((ROOT / "pwreset").rglob("*.py")), ROOT / "config.py"]
+    modules = [*sorted((ROOT / "pwreset").rglob("*.py")), *ROOT.glob("config*.py")]
     lines, functions = 0, dict[str, int]()
     for path in modules:
         code = code_lines(path.read_text(encoding="utf-8"))

@@ -25,7 +25,7 @@ from pwreset.accounts import login_throttle
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage, User
-from pwreset.passwords import make_password
+from pwreset.passwords.hashing import make_password
 
 SAME, ANOTHER = "the same process", "another process"  # the one that delivers: the one that answers, or another one
 DRAINED_WITHIN = 600.0  # seconds

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from pwreset.clock import UTCDateTime, utcnow
 from pwreset.extensions import db
-from pwreset.passwords import check_password, is_password_usable
+from pwreset.passwords.hashing import check_password, is_password_usable
 
 SQLITE_NEVER_REUSES_IDS = {"sqlite_autoincrement": True}  # or the link of a purged account could open a newer one
 

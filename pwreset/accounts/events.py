@@ -7,7 +7,7 @@ the current transaction and never commits, so an event exists exactly if the cha
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from sqlalchemy import ColumnElement, func, select
 
@@ -15,83 +15,48 @@ from pwreset.extensions import db
 from pwreset.models import SecurityEvent, User
 from pwreset.request_info import RequestInfo, browser
 
+BY_STRANGER = "any person who knows the address can cause it, any number of times"
+ENDS_LINKS = "no link that was emailed before works afterwards"
+
 
 class Kind(StrEnum):
-    """The names of the events, as stored."""
+    """The names of the events, as stored, each with its text for people and, for some, what else is true of it."""
 
-    REGISTERED = "registered"
-    REQUESTED = "requested"
-    EMAIL_SENT = "mailed"
-    MERGED = "merged"
-    EXPIRED = "expired"
-    REFUSED = "refused"
-    LINK_OPENED = "link_opened"
-    COMPLETED = "completed"
-    CHANGED = "changed"
-    LOGGED_IN = "logged_in"
-    LOGIN_FAILED = "login_failed"
-    LIMITED = "limited"
-    SIGNED_OUT_EVERYWHERE = "signed_out_everywhere"
-    CANCELLED = "cancelled"
-    SECURED = "secured"
-    SET_BY_ADMIN = "set_by_admin"
-    LINK_PRINTED = "link_printed"
-    DEACTIVATED = "deactivated"
-    ACTIVATED = "activated"
+    description: str
+    note: str
 
+    REGISTERED = "registered", "Registration asked for", BY_STRANGER
+    REQUESTED = "requested", "Password reset asked for", BY_STRANGER
+    EMAIL_SENT = "mailed", "Mail sent", BY_STRANGER
+    MERGED = "merged", "Asked again within a short time: one mail for both", BY_STRANGER
+    EXPIRED = "expired", "Mail given up: it could not be sent in time", BY_STRANGER
+    REFUSED = "refused", "Mail given up: it was refused, or could not be written", BY_STRANGER
+    LINK_OPENED = "link_opened", "Link from a mail opened"
+    COMPLETED = "completed", "Password set through a mailed link", ENDS_LINKS
+    CHANGED = "changed", "Password changed", ENDS_LINKS
+    LOGGED_IN = "logged_in", "Logged in", ENDS_LINKS
+    LOGIN_FAILED = "login_failed", "Failed login", BY_STRANGER
+    LIMITED = "limited", "Too many tries from one network: it has to wait", BY_STRANGER
+    SIGNED_OUT_EVERYWHERE = "signed_out_everywhere", "Signed out everywhere", ENDS_LINKS
+    CANCELLED = "cancelled", 'Mailed links and sessions ended by "This wasn\'t me"', ENDS_LINKS
+    SECURED = "secured", 'Password and sessions ended by "This wasn\'t me"', ENDS_LINKS
+    SET_BY_ADMIN = "set_by_admin", "Password set by an administrator", ENDS_LINKS
+    LINK_PRINTED = "link_printed", "Reset link printed by an administrator"
+    DEACTIVATED = "deactivated", "Account deactivated", ENDS_LINKS
+    ACTIVATED = "activated", "Account activated", ENDS_LINKS
 
-DESCRIPTIONS: dict[str, str] = {
-    Kind.REGISTERED: "Registration asked for",
-    Kind.REQUESTED: "Password reset asked for",
-    Kind.EMAIL_SENT: "Mail sent",
-    Kind.MERGED: "Asked again within a short time: one mail for both",
-    Kind.EXPIRED: "Mail given up: it could not be sent in time",
-    Kind.REFUSED: "Mail given up: it was refused, or could not be written",
-    Kind.LINK_OPENED: "Link from a mail opened",
-    Kind.COMPLETED: "Password set through a mailed link",
-    Kind.CHANGED: "Password changed",
-    Kind.LOGGED_IN: "Logged in",
-    Kind.LOGIN_FAILED: "Failed login",
-    Kind.LIMITED: "Too many tries from one network: it has to wait",
-    Kind.SIGNED_OUT_EVERYWHERE: "Signed out everywhere",
-    Kind.CANCELLED: 'Mailed links and sessions ended by "This wasn\'t me"',
-    Kind.SECURED: 'Password and sessions ended by "This wasn\'t me"',
-    Kind.SET_BY_ADMIN: "Password set by an administrator",
-    Kind.LINK_PRINTED: "Reset link printed by an administrator",
-    Kind.DEACTIVATED: "Account deactivated",
-    Kind.ACTIVATED: "Account activated",
-}
+    def __new__(cls, name: str, description: str = "", note: str = "") -> Self:
+        """Keep the attributes beside the name."""
+        kind = str.__new__(cls, name)
+        kind._value_ = name
+        kind.description = description
+        kind.note = note
+        return kind
 
 
-# After one of these, no link that was emailed before works.
-END_LINKS = frozenset(
-    {
-        Kind.COMPLETED,
-        Kind.CHANGED,
-        Kind.LOGGED_IN,
-        Kind.SIGNED_OUT_EVERYWHERE,
-        Kind.CANCELLED,
-        Kind.SECURED,
-        Kind.SET_BY_ADMIN,
-        Kind.DEACTIVATED,
-        Kind.ACTIVATED,
-    }
-)
-
-
-# Events that any person who knows the address can cause, any number of times.
-BY_STRANGERS = frozenset(
-    {
-        Kind.REGISTERED,
-        Kind.REQUESTED,
-        Kind.EMAIL_SENT,
-        Kind.MERGED,
-        Kind.EXPIRED,
-        Kind.REFUSED,
-        Kind.LOGIN_FAILED,
-        Kind.LIMITED,
-    }
-)
+DESCRIPTIONS = {kind.value: kind.description for kind in Kind}
+END_LINKS = frozenset(kind for kind in Kind if kind.note == ENDS_LINKS)
+BY_STRANGERS = frozenset(kind for kind in Kind if kind.note == BY_STRANGER)
 
 
 class Entry(NamedTuple):

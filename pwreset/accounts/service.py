@@ -20,7 +20,7 @@ from pwreset.accounts.events import Kind
 from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import OutboxMessage, User
-from pwreset.passwords import check_password, make_password, password_needs_rehash
+from pwreset.passwords.hashing import check_password, make_password, password_needs_rehash
 from pwreset.request_info import RequestInfo
 
 UNFINISHED_LIFETIME = timedelta(days=7)

@@ -19,7 +19,7 @@ from pwreset.commands.database_group import DatabaseGroup
 from pwreset.extensions import db
 from pwreset.models import User
 from pwreset.outbox import EmailKind, cooldown, emails
-from pwreset.passwords import ValidationError, validate_password
+from pwreset.passwords.validation import ValidationError, validate_password
 from pwreset.request_info import RequestInfo
 from pwreset.web.forms import password_validators
 

@@ -11,7 +11,6 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -37,26 +36,9 @@ class KeptEmail:
     subject = property(lambda self: str(self.message["Subject"]))
     to = property(lambda self: str(self.message["To"]))
     sender = property(lambda self: str(self.message["From"]))
-
-    @property
-    def date(self) -> datetime:
-        """When it was written, with its time zone."""
-        return self.message["Date"].datetime  # type: ignore[no-any-return]
-
-    @property
-    def text(self) -> str:
-        """The text part."""
-        return self._part("plain")
-
-    @property
-    def html(self) -> str:
-        """The HTML part; empty if there is none."""
-        return self._part("html")
-
-    @property
-    def has_html(self) -> bool:
-        """Whether there is an HTML part."""
-        return self.message.get_body(("html",)) is not None
+    date = property(lambda self: self.message["Date"].datetime)
+    text = property(lambda self: self._part("plain"))
+    html = property(lambda self: self._part("html"))
 
     def _part(self, kind: str) -> str:
         part = self.message.get_body((kind,))

@@ -146,7 +146,6 @@ def _settle_sent(row: OutboxMessage, outcome: Outcome) -> None:
         try:
             if tries == 1 or outbox.exists(row):  # else the last try was committed, and only its answer was lost
                 outbox.settle(row, outcome)
-            return
         except IntegrityError:  # the account was deleted meanwhile, and its events with it
             db.session.rollback()
             outcome = replace(outcome, user_id=None)
@@ -159,6 +158,8 @@ def _settle_sent(row: OutboxMessage, outcome: Outcome) -> None:
             if waited >= lease:  # without its events: better than one email a minute, if only they can't be written
                 outcome = replace(outcome, user_id=None)
             time.sleep(0.5)
+        else:
+            return
 
 
 def _record_heartbeat() -> None:

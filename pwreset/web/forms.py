@@ -14,13 +14,12 @@ from wtforms.validators import InputRequired
 
 from pwreset import addresses
 from pwreset.models import User
-from pwreset.passwords import (
-    MAX_LENGTH,
+from pwreset.passwords.hashing import MAX_LENGTH, prepare
+from pwreset.passwords.strength import default_validators
+from pwreset.passwords.validation import (
     PasswordValidator,
     ValidationError,
-    default_validators,
     password_validators_help_texts,
-    prepare,
     validate_password,
 )
 

@@ -298,9 +298,7 @@ def test_an_account_that_other_code_inserted_is_not_purged_nor_are_its_events(ap
     assert database.query("SELECT user_id FROM security_events") == [(7,)]
 
 
-def test_a_registration_for_an_account_from_elsewhere_does_not_make_it_one_to_purge(
-    app: Flask, inbox: Inbox
-) -> None:
+def test_a_registration_for_an_account_from_elsewhere_does_not_make_it_one_to_purge(app: Flask, inbox: Inbox) -> None:
     moved = add_user(app, "moved@example.com", None)
     Visitor(app).submit("/register/", email="moved@example.com")
     inbox.deliver_one()

@@ -10,10 +10,10 @@ import pytest
 from argon2 import PasswordHasher, Type, extract_parameters
 from argon2.exceptions import VerifyMismatchError
 
-from pwreset.passwords import (
+from pwreset.passwords import hashing
+from pwreset.passwords.hashing import (
     MAX_LENGTH,
     check_password,
-    hashing,
     is_password_usable,
     make_password,
     password_needs_rehash,

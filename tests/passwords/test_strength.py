@@ -13,16 +13,14 @@ from types import SimpleNamespace
 import pytest
 
 from config import ROOT
-from pwreset.passwords import (
+from pwreset.passwords import strength
+from pwreset.passwords.strength import (
     CommonPasswordValidator,
-    PasswordValidator,
     StrengthValidator,
     UserAttributeSimilarityValidator,
-    ValidationError,
     default_validators,
-    password_validators_help_texts,
-    strength,
 )
+from pwreset.passwords.validation import PasswordValidator, ValidationError, password_validators_help_texts
 
 USER = SimpleNamespace(email="testclient@example.com", first_name="Test", username="testclient")
 SHIPPED = strength.DEFAULT_PASSWORD_LIST_PATH

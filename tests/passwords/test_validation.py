@@ -6,15 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from pwreset.passwords import (
-    CommonPasswordValidator,
+from pwreset.passwords.strength import CommonPasswordValidator, default_validators
+from pwreset.passwords.validation import (
     MaximumLengthValidator,
     MinimumLengthValidator,
     NumericPasswordValidator,
     PasswordValidator,
     PrintableValidator,
     ValidationError,
-    default_validators,
     password_validators_help_texts,
     validate_password,
 )

@@ -13,7 +13,7 @@ from sqlalchemy import Executable, Row, create_engine, func, select, update
 
 from pwreset.database import prepare
 from pwreset.models import Counter, OutboxMessage, SecurityEvent, User
-from pwreset.passwords import make_password
+from pwreset.passwords.hashing import make_password
 from tests.support.databases import Database
 from tests.support.passwords import PASSWORD
 

@@ -21,7 +21,7 @@ from pwreset.clock import utcnow
 from pwreset.extensions import db
 from pwreset.models import RevokedSession, User
 from pwreset.outbox.retention import purge
-from pwreset.passwords import make_password
+from pwreset.passwords.hashing import make_password
 from pwreset.request_info import RequestInfo
 from tests.support.app import MakeApp, Visitor, add_user
 from tests.support.pages import csrf_token

@@ -10,7 +10,7 @@ from pwreset import accounts
 from pwreset.accounts import events
 from pwreset.extensions import db
 from pwreset.models import User
-from pwreset.passwords import make_password
+from pwreset.passwords.hashing import make_password
 from tests.support.app import Inbox, Visitor
 from tests.support.pages import csrf_token, text_of
 from tests.support.passwords import NEW_PASSWORD, PASSWORD
