@@ -17,7 +17,7 @@ import config_checks
 from config import ConfigError
 from pwreset import create_app
 from pwreset.extensions import db, mail
-from tests.support.app import MakeApp, Inbox, Visitor, add_user
+from tests.support.app import Inbox, MakeApp, Visitor, add_user
 from tests.support.settings import GMAIL, KEY, OLD_KEY, PUBLIC, RELAY, problem_of, problems_of
 
 DEFAULTS = {
