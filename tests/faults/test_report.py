@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.faults import report
+from tests.support import fault_report as report
 from tests.support.fault_report import FAULT, HEAD, PAGE, Gatherer, Row, differences, in_order, page
 
 WHEN = datetime(2030, 1, 2, tzinfo=UTC)

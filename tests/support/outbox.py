@@ -1,5 +1,6 @@
 """What the tests of the mail share: an application that mails through a test's server, and a look into its tables."""
 
+import threading
 from collections.abc import Callable
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -63,6 +64,26 @@ def merge(row: OutboxMessage, until: datetime) -> bool:
     return outcome is not None and outcome.result is Result.MERGED
 
 
+def deliver_in_threads(app: Flask, number: int) -> None:
+    """Deliver in several workers at the same time."""
+    together = threading.Barrier(number)
+    problems: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            together.wait(5)
+            deliver(app)
+        except BaseException as error:  # noqa: BLE001 (a thread's failure is the test's)
+            problems.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+
+
 def rows(app: Flask) -> list[OutboxMessage]:
     """Return what is in the outbox, oldest first."""
     with app.app_context():
@@ -120,3 +141,9 @@ def listening(app: Flask, hear: Callable[[str], None]):
         yield
     finally:
         event.remove(engine, "before_cursor_execute", before)
+
+
+def assert_delivered(app: Flask, server: ScriptedServer, number: int = 1) -> None:
+    """The server has the emails, and the outbox is empty."""
+    assert len(server.received) == number
+    assert rows(app) == []

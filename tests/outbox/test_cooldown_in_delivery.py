@@ -1,0 +1,245 @@
+"""How often an account gets email: one a minute and five an hour, whoever requests it; nothing is lost meanwhile."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import time_machine
+from flask import Flask
+
+from pwreset.accounts import events
+from pwreset.accounts.events import Kind
+from pwreset.extensions import db
+from tests.support.app import Inbox, MakeApp, add_user
+from tests.support.outbox import NOTICE, app_for, ask, deliver, deliver_in_threads, event_kinds, rows, users, wait_over
+from tests.support.passwords import PASSWORD
+from tests.support.smtp import SMTPServer, in_turn
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+RESET = "password_reset"
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    with time_machine.travel(NOW, tick=False) as coordinates:
+        yield coordinates
+
+
+def ask_every(pause: timedelta, times: int, app: Flask, clock: time_machine.Traveller, kind: str = RESET) -> None:
+    """Ask and deliver so many times."""
+    for _ in range(times):
+        ask(app, kind=kind)
+        deliver(app)
+        clock.shift(pause)
+
+
+def subjects(inbox: Inbox) -> list[str]:
+    return [str(mail["Subject"]) for mail in inbox.emails()]
+
+
+def test_an_account_is_mailed_once_a_minute(
+    app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
+) -> None:
+    ask(app, kind=RESET)
+    deliver(app)
+    clock.shift(20)
+    ask(app, kind=RESET)
+    deliver(app)
+    assert len(inbox.emails()) == 1
+    assert rows(app)[0].run_after == NOW + timedelta(minutes=1)
+    clock.move_to(NOW + timedelta(seconds=59))
+    deliver(app)
+    assert len(inbox.emails()) == 1
+    clock.move_to(NOW + timedelta(seconds=60))
+    deliver(app)
+    assert len(inbox.emails()) == 2
+    assert rows(app) == []
+
+
+def test_an_account_is_mailed_five_times_an_hour(
+    app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
+) -> None:
+    ask_every(timedelta(minutes=2), 5, app, clock)
+    ask(app, kind=RESET)
+    deliver(app)
+    assert len(inbox.emails()) == 5
+    assert rows(app)[0].run_after == NOW + timedelta(hours=1)
+    clock.move_to(NOW + timedelta(minutes=59, seconds=59))
+    deliver(app)
+    assert len(inbox.emails()) == 5
+    clock.move_to(NOW + timedelta(hours=1))
+    deliver(app)
+    assert len(inbox.emails()) == 6
+
+
+def test_links_that_died_of_age_are_not_waited_for(make_app: MakeApp, clock: time_machine.Traveller) -> None:
+    app = make_app(PASSWORD_RESET_TIMEOUT="900")
+    add_user(app, "alice@example.com", PASSWORD)
+    ask_every(timedelta(minutes=2), 6, app, clock)
+    assert rows(app)[0].run_after == NOW + timedelta(minutes=15)
+    clock.move_to(NOW + timedelta(minutes=15))
+    deliver(app)
+    assert len(Inbox(app).emails()) == 6
+
+
+def test_invitations_that_live_on_are_waited_for_though_resets_have_died(
+    make_app: MakeApp, clock: time_machine.Traveller
+) -> None:
+    app = make_app(PASSWORD_RESET_TIMEOUT="900")
+    ask_every(timedelta(minutes=2), 6, app, clock, kind="register")
+    assert rows(app)[0].run_after == NOW + timedelta(hours=1)
+
+
+def test_mails_of_the_last_minute_are_of_the_hour_too(make_app: MakeApp, clock: time_machine.Traveller) -> None:
+    app = make_app(EMAIL_INTERVAL="2", EMAIL_TIMEOUT="1", EMAIL_DEADLINE="1")
+    add_user(app, "alice@example.com", PASSWORD)
+    ask_every(timedelta(seconds=3), 6, app, clock)
+    assert rows(app)[0].run_after == NOW + timedelta(hours=1)
+
+
+def test_how_often_an_account_is_mailed_is_a_matter_of_settings(
+    make_app: MakeApp, clock: time_machine.Traveller
+) -> None:
+    app = make_app(EMAIL_INTERVAL="120", EMAIL_HOURLY="2")
+    add_user(app, "alice@example.com", PASSWORD)
+    dues = []
+    for _ in range(3):
+        ask(app, kind=RESET)
+        deliver(app)
+        dues += [row.run_after for row in rows(app)]
+        clock.shift(timedelta(minutes=2))
+        deliver(app)
+    ask(app, kind=RESET)
+    assert len(Inbox(app).emails()) == 2
+    assert dues == [NOW + timedelta(hours=1)]
+
+
+def test_two_requests_within_an_interval_that_was_set_are_two_turns(
+    make_app: MakeApp, clock: time_machine.Traveller
+) -> None:
+    app = make_app(EMAIL_INTERVAL="120")
+    add_user(app, "alice@example.com", PASSWORD)
+    ask_every(timedelta(seconds=90), 2, app, clock)
+    assert rows(app)[0].run_after == NOW + timedelta(seconds=120)
+
+
+@pytest.mark.parametrize(("whose", "mails"), [("alice@example.com", 6), ("bob@example.com", 5)])
+def test_mails_whose_links_have_ended_do_not_count_towards_the_accounts_hour(
+    whose: str, mails: int, app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
+) -> None:
+    ids = {"alice@example.com": alice, "bob@example.com": add_user(app, "bob@example.com", PASSWORD)}
+    ask_every(timedelta(minutes=2), 5, app, clock)
+    with app.app_context():
+        events.record(Kind.COMPLETED, ids[whose])
+        db.session.commit()
+    ask(app, kind=RESET)
+    deliver(app)
+    assert len(inbox.emails()) == mails
+
+
+def test_the_two_kinds_of_request_share_one_account_s_turns(
+    app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
+) -> None:
+    ask(app, kind=RESET)
+    ask(app, kind="register")
+    deliver(app)
+    assert len(inbox.emails()) == 1
+    clock.shift(60)
+    deliver(app)
+    assert subjects(inbox) == ["Reset your password at localhost", "You already have an account at localhost"]
+
+
+def test_one_account_s_turns_do_not_hold_up_another(app: Flask, inbox: Inbox, alice: int) -> None:
+    add_user(app, "bob@example.com", PASSWORD)
+    for address in ("alice@example.com", "alice@example.com", "bob@example.com"):
+        ask(app, address, RESET)
+    deliver(app)
+    assert {mail["To"] for mail in inbox.emails()} == {"alice@example.com", "bob@example.com"}
+
+
+def test_later_requests_merge_into_the_oldest_that_waits(
+    app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
+) -> None:
+    ask_every(timedelta(seconds=1), 5, app, clock)
+    assert len(inbox.emails()) == 1
+    [waiting] = rows(app)
+    assert (waiting.id, waiting.created_at) == (2, NOW + timedelta(seconds=4))
+    assert event_kinds(app) == ["requested", "mailed", "merged", "merged", "merged"]
+    clock.shift(60)
+    deliver(app)
+    assert len(inbox.emails()) == 2
+
+
+def test_requests_spelled_differently_merge_too(app: Flask, inbox: Inbox, alice: int) -> None:
+    for address in ("alice@example.com", "Alice@example.com", "ALICE@example.com"):
+        ask(app, address, RESET)
+    deliver(app)
+    assert len(inbox.emails()) == 1
+    assert len(rows(app)) == 1
+
+
+@pytest.mark.parametrize("number", [2, 6])
+def test_of_requests_at_two_workers_one_is_mailed_and_none_is_lost(
+    number: int, app: Flask, inbox: Inbox, alice: int
+) -> None:
+    for _ in range(number):
+        ask(app, kind=RESET)
+    deliver_in_threads(app, 2)
+    kinds = event_kinds(app)
+    assert len(inbox.emails()) == kinds.count("mailed") == 1
+    assert kinds.count("mailed") + kinds.count("merged") + len(rows(app)) == number
+
+
+def test_notices_are_never_held_up(app: Flask, inbox: Inbox, alice: int) -> None:
+    ask(app, kind=RESET)
+    for _ in range(8):
+        ask(app, kind=NOTICE)
+    deliver(app)
+    assert len(inbox.emails()) == 9
+
+
+def test_notices_take_nobody_s_turn(app: Flask, inbox: Inbox, alice: int) -> None:
+    for _ in range(6):
+        ask(app, kind=NOTICE)
+    ask(app, kind=RESET)
+    deliver(app)
+    assert subjects(inbox).count("Reset your password at localhost") == 1
+
+
+def test_a_send_that_failed_gives_the_turn_back(make_app: MakeApp) -> None:
+    with SMTPServer(rcpt_reply=in_turn("450 4.2.1 Later")) as server:
+        app = app_for(make_app, server)
+        add_user(app, "alice@example.com", PASSWORD)
+        ask(app, kind=RESET)
+        deliver(app)
+        assert users(app)[0].cooldown_started_at is None
+        wait_over(app)
+        deliver(app)
+        assert len(server.messages) == 1
+    assert rows(app) == []
+
+
+@pytest.mark.parametrize("reply", ["421 4.3.2 Closing", "550 5.7.1 Not you"])
+def test_a_server_that_takes_no_mail_takes_no_turn(reply: str, make_app: MakeApp) -> None:
+    with SMTPServer(mail_reply=in_turn(reply)) as server:
+        app = app_for(make_app, server)
+        add_user(app, "alice@example.com", PASSWORD)
+        ask(app, kind=RESET)
+        done, problem = deliver(app)
+        assert done == 0
+        assert problem
+        assert event_kinds(app) == []
+        deliver(app)
+        assert len(server.messages) == 1
+    assert event_kinds(app) == ["requested", "mailed"]
+
+
+def test_a_refused_mail_gives_the_turn_back_and_does_not_count(make_app: MakeApp) -> None:
+    with SMTPServer(rcpt_reply=in_turn("550 5.1.1 Nobody")) as server:
+        app = app_for(make_app, server)
+        user_id = add_user(app, "alice@example.com", PASSWORD)
+        ask(app, kind=RESET)
+        ask(app, kind=RESET)
+        deliver(app)
+        assert len(server.messages) == 1
+    assert event_kinds(app, user_id) == ["refused", "requested", "mailed"]
