@@ -16,4 +16,6 @@ login_manager = LoginManager()
 csrf = CSRFProtect()
 mail = VerifyingMail()
 # The strategy of limits whose windows end whatever clock was set, and whose memory forgets clients that stay away.
-limiter = Limiter(key_func=current_network, strategy="sliding-window-counter", in_memory_fallback_enabled=True)
+# Without `swallow_errors`, all requests that wait for Redis when it stops get an error page, except the first one. With
+# it they pass without being counted, as do those that meet the rare race in which limits starts its timer twice.
+limiter = Limiter(key_func=current_network, strategy="sliding-window-counter", swallow_errors=True)

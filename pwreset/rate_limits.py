@@ -1,6 +1,7 @@
 """The limits per client: Flask-Limiter's own, counted in the memory of each process or, with REDIS_URL, in Redis.
 
-While Redis does not answer, Flask-Limiter counts in the memory of each process, starting at zero. From time to time
+While Redis does not answer, Flask-Limiter counts in the memory of each process, starting at zero. Requests that wait
+for Redis when it stops are not counted, except the first one (`swallow_errors` in `extensions`). From time to time
 (after 1, 2, 4, 8, 16 and 32 seconds, then after 1 again) one request finds out whether Redis is back. No timeout ends a
 DNS lookup that hangs or a reply that never ends; those delay the requests that wait for them. Redis counts by the clock
 of its machine: if that is set back by more than a minute, empty Redis.
@@ -28,4 +29,8 @@ def storage_settings(redis_url: str | None) -> dict[str, Any]:
     if redis_url is None:
         return {"RATELIMIT_STORAGE_URI": "memory://"}
     options = {"key_prefix": "pwreset", "socket_connect_timeout": TIMEOUT, "socket_timeout": TIMEOUT}
-    return {"RATELIMIT_STORAGE_URI": redis_url, "RATELIMIT_STORAGE_OPTIONS": options}
+    return {
+        "RATELIMIT_STORAGE_URI": redis_url,
+        "RATELIMIT_STORAGE_OPTIONS": options,
+        "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": True,
+    }

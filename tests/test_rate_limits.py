@@ -447,13 +447,36 @@ def test_a_hang_holds_up_those_in_flight_once_and_few_after_them(
     posters = [Poster(app) for _ in range(8)]
     in_threads(posters, 1)
     redis.freeze()
-    in_threads(posters, 1)
+    assert in_threads(posters, 1) == [200] * 8
     assert sum(poster.waits() for poster in posters) <= 8 + 1
     late = Poster(app, OTHER_FORM)
     assert late.posts(5) == [200] * 5
     assert late.waits() <= 2
     redis.thaw()
     use_redis_again(app, redis.url)
+
+
+@pytest.mark.parametrize("shared", [False, True], ids=["memory", "redis"])
+def test_no_request_of_many_at_once_fails_whatever_redis_does(
+    make_app: MakeApp, redis: RedisServer, log: Any, shared: bool
+) -> None:
+    app = make_app(REDIS_URL=redis.url if shared else None, RATELIMIT_LOGIN=10_000)
+    statuses: list[int] = []
+    ends = threading.Event()
+
+    def run() -> None:
+        poster = Poster(app, "/login/")
+        while not ends.is_set():
+            statuses.append(poster.post())
+
+    with ThreadPoolExecutor(8) as pool:
+        running = [pool.submit(run) for _ in range(8)]
+        for act in (redis.freeze, redis.thaw, redis.stop, redis.start, redis.freeze, redis.thaw):
+            time.sleep(0.7)
+            act()
+        ends.set()
+    assert [str(job.exception()) for job in running if job.exception()] == []
+    assert set(statuses) == {200}
 
 
 def test_each_outage_is_logged(make_app: MakeApp, redis: RedisServer, log: Any) -> None:

@@ -30,7 +30,7 @@ from tests.support.smtp import SMTPServer
 pytestmark = on_postgresql
 
 SHORT_LEASE = {"OUTBOX_LEASE_SECONDS": 6, "EMAIL_DEADLINE": 5, "EMAIL_TIMEOUT": 5}
-NO_MAIL = "No mail is being sent"
+NO_MAIL = "No email is being sent"
 # Not a mock: at its end it only says what was imported.
 TELL_IMPORTS = """
 import atexit, sys

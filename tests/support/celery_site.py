@@ -76,6 +76,6 @@ class CelerySite:
     def lines(self) -> tuple[int, int]:
         """How many lines worker and beat have logged, beside one for each mail."""
         worker, beat = (
-            [line for line in server.lines() if ": Mail " not in line] for server in (self.worker, self.beat)
+            [line for line in server.lines() if ": Email " not in line] for server in (self.worker, self.beat)
         )
         return len(worker), len(beat)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from sqlalchemy import Executable, Row, create_engine, func, select, update
@@ -41,7 +42,10 @@ class Tables:
 
     def add_accounts(self, addresses: Sequence[str]) -> None:
         """Add accounts, all with PASSWORD."""
-        people = [{"email": address, "email_key": address, "password_hash": _hash()} for address in addresses]
+        people = [
+            {"email": address, "email_key": address, "password_hash": _hash(), "stamp": token_hex()}
+            for address in addresses
+        ]
         self.run(users.insert().values(people))
 
     def rows(self) -> Sequence[Row[Any]]:
