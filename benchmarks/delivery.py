@@ -30,6 +30,8 @@ from pwreset.passwords.hashing import make_password
 REPEATS = 5
 ROUND_TRIP = 0.020  # seconds
 LATENCY, WORKERS, WINDOW = 0.3, 8, 36.0
+ALONE = "Flask-Mail alone, a connection for each email"
+KEPT_CONNECTION = "our connection alone, kept open, without an outbox"
 Contender = Callable[[int], float]
 
 
@@ -58,10 +60,6 @@ def compare_with_flask_mail(report: Report) -> None:
     for name in STORES:
         report.check(f"{name}, {ROUND_TRIP * 1000:g} ms away, times Flask-Mail", _times(name, there), at_least=3)
     report.write()
-
-
-ALONE = "Flask-Mail alone, a connection for each email"
-KEPT_CONNECTION = "our connection alone, kept open, without an outbox"
 
 
 def _times(name: str, runs: dict[str, list[float]]) -> float:

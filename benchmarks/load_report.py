@@ -75,9 +75,7 @@ class Run:
 
 def write(run: Run, report: Report) -> None:
     """Write all figures, and check the bounds."""
-    report.write(
-        "gunicorn with two processes, PostgreSQL, limits in Redis, Celery (a worker with two processes, and beat)."
-    )
+    report.write("gunicorn with two processes, PostgreSQL, limits in Redis, and Celery with a worker of two processes.")
     report.write("Milliseconds per request.\n")
     report.table(["request", "number", "a second", "p50", "p95", "p99"], run.requests)
     report.check("95th percentile in ms", run.p95, below=P95_BOUND)

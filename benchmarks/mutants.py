@@ -71,7 +71,7 @@ def _change(name: str, path: Path) -> str:
 def write(mutants: Sequence[Mutant], plan: dict[str, Any], report: Report) -> None:
     """Write a table and the survivors with their reasons, and check the bounds."""
     rows = [[module, *_counts(list(group))] for module, group in groupby(mutants, lambda mutant: mutant.module)]
-    report.table(["module", "mutants", "detected", "of these by time", "survived", "detected in 100"], rows)
+    report.table(["module", "mutants", "detected", "of these by time", "not detected", "detected in 100"], rows)
     for name, modules in plan["groups"].items():
         rate = _rate([mutant for mutant in mutants if mutant.module in modules])
         report.check(f"{name}: detected in 100 mutants", rate, at_least=BOUND)
