@@ -120,3 +120,9 @@ def listening(app: Flask, hear: Callable[[str], None]):
         yield
     finally:
         event.remove(engine, "before_cursor_execute", before)
+
+
+def assert_delivered(app: Flask, server: ScriptedServer, number: int = 1) -> None:
+    """The server has the emails, and the outbox is empty."""
+    assert len(server.received) == number
+    assert rows(app) == []
