@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from playwright.sync_api import sync_playwright
 
-from tests.support import browser_steps as walk
+from tests.support import browser as walk
+from tests.support.browser import CHROMIUM, LAUNCH
 from tests.support.databases import SQLite
-from tests.support.local_site import CHROMIUM, LAUNCH, Site, running
 from tests.support.servers import ROOT
+from tests.support.site import Site, running_locally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +36,7 @@ def main() -> None:
     PICTURES.mkdir(exist_ok=True)
     with (
         TemporaryDirectory() as folder,
-        running(Path(folder), SQLite(Path(folder)), SITE_NAME="Example Accounts") as site,
+        running_locally(Path(folder), SQLite(Path(folder)), SITE_NAME="Example Accounts") as site,
         sync_playwright() as playwright,
     ):
         browser = playwright.chromium.launch(**LAUNCH)
@@ -48,7 +49,7 @@ def main() -> None:
 def take_light(browser: "Browser", site: Site) -> None:
     """Follow one reset from the form to the account page."""
     address = "robin@example.com"
-    site.add_user(address)
+    site.add_account(address)
     with opened(browser, site, WIDE) as page:
         page.goto("/password-reset/")
         page.get_by_label("Email address").fill(address)
@@ -70,7 +71,7 @@ def take_light(browser: "Browser", site: Site) -> None:
 def take_variant(browser: "Browser", site: Site, name: str, options: dict[str, Any]) -> None:
     """Take the form, and the page of the link with everything wrong."""
     address = f"robin.{name}@example.com"
-    site.add_user(address)
+    site.add_account(address)
     with opened(browser, site, options) as page:
         page.goto("/password-reset/")
         take(page, f"form-{name}")

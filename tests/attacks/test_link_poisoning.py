@@ -69,17 +69,17 @@ def open_site(engine: str, sites: MakeSite) -> Site:
 def ask(site: Site, **headers: str) -> tuple[Page, list[Record]]:
     """Ask for the victim's reset with more headers; return the answer and the mails it caused."""
     person, victim, answers = site.person(), site.victim, list[Page]()
-    site.let_a_minute_pass()
-    mails = site.mails_caused_by(lambda: answers.append(person.ask_for_reset(victim.email, **headers)))
+    site.let_an_hour_pass()
+    mails = site.emails_caused_by(lambda: answers.append(person.ask_for_reset(victim.email, **headers)))
     return answers[0], mails
 
 
 def ask_raw(site: Site, *head: str) -> tuple[int, list[Record]]:
     """Ask for the victim's reset under a head of one's own; return the status and the mails it caused."""
     person, victim, statuses = site.person(), site.victim, list[int]()
-    site.let_a_minute_pass()
+    site.let_an_hour_pass()
     head = tuple(line.format(port=site.server.port) for line in head)
-    mails = site.mails_caused_by(
+    mails = site.emails_caused_by(
         lambda: statuses.append(person.post_raw("/password-reset/", *head, email=victim.email))
     )
     return statuses[0], mails
@@ -281,8 +281,8 @@ def test_a_header_with_underscores_names_no_client(site: Site, line: str) -> Non
     """CVE-2015-0219: the mail tells its reader from where it was asked for, as the proxy saw it."""
     person, email = site.person(), quote(site.victim.email).encode()
     body = filled_in(person, "/password-reset/") + b"&email=" + email
-    site.let_a_minute_pass()
-    [mail] = site.mails_caused_by(lambda: post(person, "/password-reset/", body, line))
+    site.let_an_hour_pass()
+    [mail] = site.emails_caused_by(lambda: post(person, "/password-reset/", body, line))
     assert b"from 10." in mail.content
     assert b"192.0.2.66" not in mail.content
 
@@ -326,8 +326,8 @@ def test_every_mail_that_a_stranger_asks_for_leads_to_the_public_url(
 ) -> None:
     """CVE-2023-49097: a registration is no less poisoned than a reset."""
     email = site.victim.email if known else f"new.{token_hex(4)}@example.com"
-    site.let_a_minute_pass()
-    [mail] = site.mails_caused_by(lambda: site.person(**POISON).submit(path, email=email))
+    site.let_an_hour_pass()
+    [mail] = site.emails_caused_by(lambda: site.person(**POISON).submit(path, email=email))
     assert mail.rcpt_tos == [email]
     assert_honest(site, mail, pages)
 
@@ -336,10 +336,10 @@ def test_the_notice_of_a_new_password_leads_to_the_public_url(site: Site) -> Non
     """CVE-2023-49097: whoever used the link chose the headers of the request that causes the notice."""
     account, thief = site.account(), site.person(**POISON)
     link = site.reset_link(account)
-    [notice] = site.mails_caused_by(lambda: thief.choose(link))
+    [notice] = site.emails_caused_by(lambda: thief.choose(link))
     assert_honest(site, notice, ["account-secure"])
-    site.let_a_minute_pass()
-    [mail] = site.mails_caused_by(lambda: thief.submit(path_of(links_in(notice.message)[0])))
+    site.let_an_hour_pass()
+    [mail] = site.emails_caused_by(lambda: thief.submit(path_of(links_in(notice.message)[0])))
     assert_honest(site, mail, PAGES_OF_A_RESET)
     assert notice.rcpt_tos == mail.rcpt_tos == [account.email]
 
@@ -357,7 +357,7 @@ def test_a_link_has_scheme_and_port_of_the_public_url(engine: str, sites: MakeSi
     """CVE-2017-12161: behind a proxy, the connection itself is another scheme, host and port than the public ones."""
     site, email = sites(engine, PUBLIC_URL=f"https://{PUBLIC}:8443"), f"new.{token_hex(4)}@example.com"
     person, line = site.person(Host=PUBLIC), "POST /register/ HTTP/1.1"
-    [mail] = site.mails_caused_by(lambda: person.post_raw("/register/", line, *head, email=email))
+    [mail] = site.emails_caused_by(lambda: person.post_raw("/register/", line, *head, email=email))
     assert_honest(site, mail, ["password-reset-confirm"], f"https://{PUBLIC}:8443")
 
 

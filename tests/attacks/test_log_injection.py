@@ -177,7 +177,7 @@ def test_events_show_nothing_of_what_a_client_calls_itself(engine: str, sites: M
     stranger.headers = {"User-Agent": f"Firefox/1 (Windows) {HTML} \x9b31m\x85"}
     stranger.log_in(account, "wrong")
     assert stranger.ask_for_reset(account.email).status == 302
-    mail = site.wait_for_mail(account.email, 2)
+    mail = site.wait_for_email(account.email, 2)
     owner = site.person()
     owner.log_in(account)
     page, listed = owner.get("/account/").text, site.flask("users", "events", account.email).stdout
@@ -197,7 +197,7 @@ def test_an_address_is_no_template(site: Site, local: str) -> None:
     person = site.person()
     page = person.submit("/register/", email=email)
     assert (page.status, escaped(email) in person.get("/register/done/").text) == (302, True)
-    mail = site.wait_for_mail(email)
+    mail = site.wait_for_email(email)
     assert email in text_of(mail) and escaped(email) in mail.get_body(("html",)).get_content()
     assert person.choose(site.link_for(email)).status == 302
     person.log_in(Account(email, NEW_PASSWORD))

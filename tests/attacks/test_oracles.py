@@ -63,7 +63,7 @@ def accounts(site: Site) -> dict[str, str]:
 def people(site: Site) -> dict[str, str]:
     """Return an address of each sort; who has no account may have one after the test."""
     made = accounts(site)
-    site.let_a_minute_pass()
+    site.let_an_hour_pass()
     site.person().ask_for_reset(made["mailed just now"])
     return {**made, NOBODY: new_address()}
 

@@ -69,7 +69,7 @@ def test_of_many_posts_with_one_link_one_wins(site: Site, sessions: str):
     """ASVS 6.5.1, 15.4.2: and there is one notice and one event for it."""
     account = site.account()
     link = path_of(site.reset_link(account))
-    before = len(site.mails_to(account.email)), happened(site, account, "completed")
+    before = len(site.emails_to(account.email)), happened(site, account, "completed")
     passwords = [f"number {number} of six good passwords" for number in range(6)]
     first = site.person()
     first_form = first.get(link)
@@ -83,7 +83,7 @@ def test_of_many_posts_with_one_link_one_wins(site: Site, sessions: str):
     assert all(is_dead(answer) for answer in answers if answer.status != 302)
     assert working(site, account, passwords) == won
     site.wait_until_all_is_sent()
-    after = len(site.mails_to(account.email)), happened(site, account, "completed")
+    after = len(site.emails_to(account.email)), happened(site, account, "completed")
     assert after == (before[0] + 1, before[1] + 1)
 
 
@@ -214,7 +214,7 @@ def mails_at_once(site: Site, email: str) -> int:
         lambda: site.query(leased, email) == [(0,)] and 0 < len(waits := waiting(site, email)) <= 2 and min(waits) > 30,
         f"an end of what is due to {email}",
     )
-    return len(site.mails_to(email))
+    return len(site.emails_to(email))
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def forgetting(site: Site) -> Iterator[None]:
 def test_parallel_requests_for_one_address_bring_one_mail(site: Site, forgetting: None):
     """ASVS 2.4.1, 15.4.2: a flood of requests is no flood of mail."""
     account = site.account()
-    assert len(site.mails_to(account.email)) == 1
+    assert len(site.emails_to(account.email)) == 1
     acts = asking(site, "/password-reset/", account.email, 12)
     assert {answer.status for answer in all_at_once(acts)} == {302}
     assert mails_at_once(site, account.email) == 2

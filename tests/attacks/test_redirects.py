@@ -242,7 +242,7 @@ def confirm(person: Person, extra: str) -> Page:
 def cancel(person: Person, extra: str) -> Page:
     account = person.site.account("careful")
     person.site.reset_link(account)
-    return post(person, path_of(links_in(person.site.mails_to(account.email)[-1])[1]), extra)
+    return post(person, path_of(links_in(person.site.emails_to(account.email)[-1])[1]), extra)
 
 
 def secure(person: Person, extra: str) -> Page:

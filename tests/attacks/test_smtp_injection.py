@@ -42,8 +42,8 @@ def ask(site: Site, *lines: str) -> tuple[int, list[Record]]:
     """Ask for the victim's reset with more lines in the head; return the status and the mails it caused."""
     person, victim, statuses = site.person(), site.victim, list[int]()
     head = "POST /password-reset/ HTTP/1.1", f"Host: 127.0.0.1:{site.server.port}", *lines
-    site.let_a_minute_pass()
-    mails = site.mails_caused_by(
+    site.let_an_hour_pass()
+    mails = site.emails_caused_by(
         lambda: statuses.append(person.post_raw("/password-reset/", *head, email=victim.email))
     )
     return statuses[0], mails
@@ -51,7 +51,7 @@ def ask(site: Site, *lines: str) -> tuple[int, list[Record]]:
 
 def register(site: Site, email: str) -> Record:
     """Register an address and return the mail for it, which is the only one."""
-    [mail] = site.mails_caused_by(lambda: site.person().submit("/register/", email=email))
+    [mail] = site.emails_caused_by(lambda: site.person().submit("/register/", email=email))
     assert_well_formed(mail)
     return mail
 
@@ -118,8 +118,8 @@ def test_a_client_that_is_no_address_is_not_named(site: Site, client: str) -> No
     """CVE-2024-55224, by the header that says from where a request came."""
     _, [mail] = ask(site, f"X-Forwarded-For: {client}")  # the first of two, where the proxy adds its own
     person, victim = site.person(client.encode("ascii", "replace").decode()), site.victim
-    site.let_a_minute_pass()
-    [alone] = site.mails_caused_by(lambda: person.ask_for_reset(victim.email))
+    site.let_an_hour_pass()
+    [alone] = site.emails_caused_by(lambda: person.ask_for_reset(victim.email))
     for one in (mail, alone):
         assert_well_formed(one)
         assert not re.search("<b>|Bcc|xxx", text_of(one.message))
@@ -158,7 +158,7 @@ def test_an_address_that_holds_a_line_end_is_refused(site: Site, path: str, inje
     """CVE-2015-8476, CVE-2015-9096, CVE-2015-9097 (commands), CVE-2023-51764 (smuggling)."""
     email = injected.format(victim=site.victim.email, eve=EVE)
     answers = []
-    mails = site.mails_caused_by(lambda: answers.append(site.person().submit(path, email=email)))
+    mails = site.emails_caused_by(lambda: answers.append(site.person().submit(path, email=email)))
     assert (answers[0].status, mails) == (200, [])
 
 
@@ -212,7 +212,7 @@ def test_a_server_without_international_addresses_is_sent_none(site: Site, monke
     """RFC 6531 section 3.2: an address beyond ASCII, put into ASCII by force, would be somebody else's."""
     monkeypatch.setattr(site.mail_server, "smtputf8", False)
     email = f"jos\u00e9.{token_hex(4)}@example.com"
-    assert site.mails_caused_by(lambda: site.person().submit("/register/", email=email)) == []
+    assert site.emails_caused_by(lambda: site.person().submit("/register/", email=email)) == []
     [(failure,)] = site.query("SELECT failure FROM outbox WHERE address = ? AND failed_at IS NOT NULL", email)
     assert "international addresses" in failure
 
@@ -233,7 +233,9 @@ def test_each_of_many_mails_has_its_own_recipient(site: Site) -> None:
     """ASVS 1.3.11: mails share a connection, and none of them a recipient."""
     emails = {f"{name}.{token_hex(4)}@example.com" for name in "abcde"}
     people = {email: site.person() for email in emails}
-    mails = site.mails_caused_by(lambda: [person.submit("/register/", email=email) for email, person in people.items()])
+    mails = site.emails_caused_by(
+        lambda: [person.submit("/register/", email=email) for email, person in people.items()]
+    )
     assert sorted(mail.rcpt_tos for mail in mails) == sorted([email] for email in emails)
     for mail in mails:
         assert mail.message["To"] == mail.rcpt_tos[0]

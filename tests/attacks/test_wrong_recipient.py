@@ -30,17 +30,17 @@ MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 def ask(site: Site, path: str, email: str) -> tuple[Page, list[list[str]]]:
     """Send an address in a form; return the answer, and who was mailed."""
     person, answers = site.person(), list[Page]()
-    site.let_a_minute_pass()
-    mails = site.mails_caused_by(lambda: answers.append(person.submit(path, email=email)))
+    site.let_an_hour_pass()
+    mails = site.emails_caused_by(lambda: answers.append(person.submit(path, email=email)))
     return answers[0], recipients_of(mails)
 
 
 def send(site: Site, path: str, content_type: str, body: str) -> tuple[Page, list[list[str]]]:
     """Send a body of any kind with the page's CSRF token beside it; return the answer, and who was mailed."""
     person, answers = site.person(), list[Page]()
-    site.let_a_minute_pass()
+    site.let_an_hour_pass()
     headers = {"Content-Type": content_type, "X-CSRFToken": csrf_token(person.get(path))}
-    mails = site.mails_caused_by(lambda: answers.append(person.send("POST", path, headers, body.encode())))
+    mails = site.emails_caused_by(lambda: answers.append(person.send("POST", path, headers, body.encode())))
     return answers[0], recipients_of(mails)
 
 
@@ -147,9 +147,9 @@ def test_a_cookie_names_no_reader(site: Site) -> None:
     person, victim = site.person(), site.victim.email
     csrf = csrf_token(person.get("/password-reset/"))
     cookies = urlencode(person.cookies() | {"email": EVE}).replace("&", "; ")
-    site.let_a_minute_pass()
+    site.let_an_hour_pass()
     fields = {"email": victim, "csrf_token": csrf}
-    mails = site.mails_caused_by(lambda: person.post("/password-reset/", fields, {"Cookie": cookies}))
+    mails = site.emails_caused_by(lambda: person.post("/password-reset/", fields, {"Cookie": cookies}))
     assert recipients_of(mails) == [[victim]]
 
 

@@ -8,8 +8,9 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import BrowserContext, BrowserType, ConsoleMessage, Page, Request, expect
 
+from tests.support.browser import CHROMIUM, LAUNCH
 from tests.support.databases import Database, Server, SQLite
-from tests.support.local_site import CHROMIUM, LAUNCH, Site, running
+from tests.support.site import Site, running_locally
 
 NewContext = Callable[..., BrowserContext]
 PATIENCE = 20_000  # milliseconds, for machines with more to do
@@ -39,7 +40,7 @@ def site_on_postgresql(tmp_path_factory: pytest.TempPathFactory, postgresql_serv
 
 def started(folder: Path, database: Database) -> Iterator[Site]:
     """Run a site; whatever went wrong in it fails the last test."""
-    with running(folder, database) as site:
+    with running_locally(folder, database) as site:
         yield site
     assert "Traceback" not in site.log(), site.log()
 

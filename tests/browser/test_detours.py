@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.browser_steps import (
+from tests.support.browser import (
     ask_for_reset,
     button_in_mail,
     choose_password,
@@ -20,7 +20,7 @@ NOT_FOUND = "Failed to load resource: the server responded with a status of 404 
 
 def mailed(page, site, address):
     """Make an account and open the mail that resets its password."""
-    site.add_user(address)
+    site.add_account(address)
     ask_for_reset(page, address)
     open_mail(page, address, "Reset your password")
 
@@ -154,7 +154,7 @@ def test_the_back_button_after_asking_shows_the_form_and_it_can_be_sent_again(pa
 
 
 def test_the_back_button_after_logging_out_shows_nothing_of_the_account(page, site, address):
-    site.add_user(address)
+    site.add_account(address)
     log_in(page, address)
     expect(page.get_by_role("main")).to_contain_text(address)
     page.get_by_role("link", name="Log out").click()
@@ -175,7 +175,7 @@ def go_back_whole(page):
 def test_a_browser_that_keeps_pages_whole_drops_those_of_a_session_that_ended(keeping_page, site, address, last_page):
     """ASVS 5.0, 14.3.1. Chromium keeps pages with `no-store` too, and drops them when a cookie changes."""
     page = keeping_page
-    site.add_user(address)
+    site.add_account(address)
     log_in(page, address)
     page.goto("/password-change/")
     assert go_back_whole(page), "the browser keeps no page: this shows nothing"
@@ -189,7 +189,7 @@ def test_a_browser_that_keeps_pages_whole_drops_those_of_a_session_that_ended(ke
 
 def test_the_reset_of_one_account_signs_out_another_one_in_the_same_browser(page, site, address):
     other = f"other.{address}"
-    site.add_user(other)
+    site.add_account(other)
     mailed(page, site, address)
     mail = page.url
     log_in(page, other)

@@ -1,7 +1,7 @@
 """What must hold of every page, walked through once for each measure."""
 
 from tests.support.accessibility import CONTRAST, SIZES, STRUCTURE, problems_of
-from tests.support.browser_steps import every_page
+from tests.support.browser import every_page
 from tests.support.databases import on_sqlite
 
 pytestmark = on_sqlite  # a page is the same from both

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.browser_steps import ask_for_reset, choose_password, follow, log_in, open_mail
+from tests.support.browser import ask_for_reset, choose_password, follow, log_in, open_mail
 from tests.support.databases import on_sqlite
 from tests.support.passwords import NEW_PASSWORD
 
@@ -22,7 +22,7 @@ FIELDS = """
 @pytest.fixture
 def confirm_page(page, site, address):
     """Return the page of a reset link."""
-    site.add_user(address)
+    site.add_account(address)
     ask_for_reset(page, address)
     open_mail(page, address, "Reset your password")
     follow(page)
@@ -61,7 +61,7 @@ def test_the_confirm_page_tells_password_managers_whose_password_it_is(confirm_p
 
 
 def test_the_password_change_page_tells_password_managers_whose_password_it_is(page, site, address):
-    site.add_user(address)
+    site.add_account(address)
     log_in(page, address)
     page.goto("/password-change/")
     assert fields_of(page) == {
@@ -165,7 +165,7 @@ def test_a_refused_login_says_so_and_keeps_the_address(page, address):
 
 
 def test_the_reset_can_be_done_from_the_keyboard_alone(page, site, address):
-    site.add_user(address)
+    site.add_account(address)
     page.goto("/password-reset/")
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_in_viewport()

@@ -1,12 +1,12 @@
 from playwright.sync_api import Page, expect
 
-from tests.support.browser_steps import (
+from tests.support.browser import (
     ask_for_reset,
     button_in_mail,
     choose_password,
+    emails_to,
     follow,
     log_in,
-    mails_to,
     open_mail,
     register,
     submit,
@@ -73,7 +73,7 @@ def test_a_person_registers_loses_the_password_and_sets_a_new_one(page, new_cont
 
 
 def test_the_reset_works_without_javascript(new_context, site, address):
-    site.add_user(address)
+    site.add_account(address)
     page = new_context(java_script_enabled=False).new_page()
     ask_for_reset(page, address)
     open_mail(page, address, "Reset your password")
@@ -98,7 +98,7 @@ def test_registering_works_without_javascript(new_context, address):
 
 
 def test_the_link_in_the_text_of_the_mail_works_too(page, site, address):
-    site.add_user(address)
+    site.add_account(address)
     ask_for_reset(page, address)
     open_mail(page, address, "Reset your password")
     page.get_by_text("The text version").click()
@@ -109,7 +109,7 @@ def test_the_link_in_the_text_of_the_mail_works_too(page, site, address):
 
 
 def test_the_done_page_says_the_same_whether_or_not_there_is_an_account(page, site, address):
-    site.add_user(address)
+    site.add_account(address)
     words = []
     for asked in (address, f"un{address}"):
         ask_for_reset(page, asked)
@@ -121,10 +121,10 @@ def test_the_done_page_says_the_same_whether_or_not_there_is_an_account(page, si
 
 
 def test_send_again_mails_again_and_says_so(page, site, address):
-    site.add_user(address)
+    site.add_account(address)
     ask_for_reset(page, address)
     open_mail(page, address, "Reset your password")
-    site.let_a_minute_pass(address)
+    site.let_a_minute_pass()
     page.goto("/password-reset/done/")
     expect(page.get_by_role("main")).to_contain_text(address)
     assert page.get_by_role("status").count() == 0
@@ -144,12 +144,12 @@ def test_the_done_pages_say_where_the_mail_is_kept(page, site, address):
 
 
 def test_an_unknown_address_gets_no_mail(page, site, address):
-    site.add_user(address)
+    site.add_account(address)
     ask_for_reset(page, f"un{address}")
     ask_for_reset(page, address)  # rows are taken in turn: when this one has arrived, the first is dealt with
     open_mail(page, address, "Reset your password")
     page.goto("/mailbox/")
-    assert mails_to(page, f"un{address}", "").count() == 0
+    assert emails_to(page, f"un{address}", "").count() == 0
 
 
 def _without_csrf_tokens(page: Page, html: str) -> str:
@@ -165,8 +165,8 @@ def _without_csrf_tokens(page: Page, html: str) -> str:
 
 def test_an_owner_takes_back_what_a_stranger_did(page, new_context, site, address):
     # A stranger with a link sets a password and logs in.
-    site.add_user(address)
-    link = site.flask("users", "reset-link", address).split()[0].replace("http://127.0.0.1:5000", site.url)
+    site.add_account(address)
+    link = site.flask("users", "reset-link", address).stdout.split()[0].replace("http://127.0.0.1:5000", site.url)
     stranger = new_context().new_page()
     stranger.goto(link)
     choose_password(stranger)
@@ -195,7 +195,7 @@ def test_an_owner_takes_back_what_a_stranger_did(page, new_context, site, addres
 
 
 def test_an_owner_makes_a_link_useless_that_somebody_else_asked_for(page, site, address):
-    site.add_user(address)
+    site.add_account(address)
     ask_for_reset(page, address)
     open_mail(page, address, "Reset your password at localhost")
     link = button_in_mail(page, "Set a new password").get_attribute("href")

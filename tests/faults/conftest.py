@@ -11,7 +11,7 @@ from tests.support.accounting import Late
 from tests.support.certificates import Authority
 from tests.support.databases import Database
 from tests.support.fault_report import FAULT, Gatherer, place_of
-from tests.support.fault_site import OpenSite, Site
+from tests.support.fault_site import FaultSite, OpenSite
 from tests.support.scripted_smtp import ScriptedServer
 from tests.support.servers import Gunicorn, Server
 
@@ -45,15 +45,17 @@ def open_site(database: Database, tmp_path: Path, request: pytest.FixtureRequest
 
     `servers` are started at once, one after the other; other keywords are settings of them all.
     """
-    sites: list[Site] = []
+    sites: list[FaultSite] = []
 
     def put_down(columns: dict[str, Any]) -> None:
         if LATE in request.node.stash:
             columns["slowest"] += f" (first try: {request.node.stash[LATE]})"
         request.node.user_properties.append((FAULT, {"place": place_of(request.node), **columns}))
 
-    def open_site(mail: ScriptedServer, servers: tuple[type[Server], ...] = (Gunicorn,), **settings: object) -> Site:
-        site = Site(tmp_path, database, mail, settings, put_down)
+    def open_site(
+        mail: ScriptedServer, servers: tuple[type[Server], ...] = (Gunicorn,), **settings: object
+    ) -> FaultSite:
+        site = FaultSite(tmp_path, database, mail, settings, put_down)
         sites.append(site)
         for kind in servers:
             site.start(kind)

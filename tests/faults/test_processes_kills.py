@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.accounting import kept_by
 from tests.support.clock import PATIENCE, until
-from tests.support.fault_site import NAMES, OpenSite, Site
+from tests.support.fault_site import NAMES, FaultSite, OpenSite
 from tests.support.scripted_smtp import ScriptedServer, drip
 from tests.support.servers import Gunicorn, OutboxRun, Page, Server
 from tests.support.visitors import FORM, Answer, TimedBrowser, shape_of
@@ -76,7 +76,7 @@ class Crowd:
         known: addresses that have an account.
     """
 
-    def __init__(self, site: Site, known: list[str]) -> None:
+    def __init__(self, site: FaultSite, known: list[str]) -> None:
         self.site, self._known, self._numbers = site, iter(known), itertools.count()
         self.unanswered: list[tuple[str, bool]] = []
         self._enough = threading.Event()

@@ -10,7 +10,7 @@ from http.client import HTTPException
 import pytest
 
 from tests.support.clock import PATIENCE, until
-from tests.support.fault_site import OpenSite, Site
+from tests.support.fault_site import FaultSite, OpenSite
 from tests.support.locks import PostgreSQLLine, held, start_again, wait_until_blocked
 from tests.support.scripted_smtp import ScriptedServer
 from tests.support.servers import Gunicorn, OutboxRun, Server
@@ -20,7 +20,7 @@ ADDRESS = ACCOUNTS[-1]  # others are asked for from the first one on
 
 
 @contextmanager
-def somebody_who_gets_no_answer(site: Site) -> Iterator[None]:
+def somebody_who_gets_no_answer(site: FaultSite) -> Iterator[None]:
     """Send a form for ADDRESS while the block runs, in which the web process must end."""
     browser = TimedBrowser(site.people.server)
     form = browser.get(FORM)
@@ -31,7 +31,7 @@ def somebody_who_gets_no_answer(site: Site) -> Iterator[None]:
             post.result()
 
 
-def kill_children(site: Site, server: Server) -> None:
+def kill_children(site: FaultSite, server: Server) -> None:
     """Kill the processes that serve, and wait until gunicorn has replaced them by itself."""
     before = set(server.processes())
     for pid in before - {server.pid}:

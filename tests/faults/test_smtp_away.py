@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.certificates import Authority
 from tests.support.clock import PATIENCE
-from tests.support.fault_site import NO_MAIL, OpenSite, Site
+from tests.support.fault_site import NO_MAIL, FaultSite, OpenSite
 from tests.support.scripted_smtp import RST, SILENT, ScriptedServer, drip
 from tests.support.servers import FlaskRun, Gunicorn, OutboxRun
 
@@ -27,7 +27,7 @@ SILENCES = {
 
 
 @contextmanager
-def outage(site: Site) -> Iterator[str]:
+def outage(site: FaultSite) -> Iterator[str]:
     """Let people ask during an outage that has begun; the block looks closer and mends it; then all must be well.
 
     Yields:

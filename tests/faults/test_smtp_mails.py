@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.support.clock import until
-from tests.support.fault_site import NO_MAIL, OpenSite, Site
+from tests.support.fault_site import NO_MAIL, FaultSite, OpenSite
 from tests.support.scripted_smtp import CLOSE, SILENT, USUAL, ScriptedServer, drip
 from tests.support.servers import run
 
 BACKED_OFF = "each charged once and put off by 30 s (not waited for), then sent"
 
 
-def wait_until_charged(site: Site, number: int) -> None:
+def wait_until_charged(site: FaultSite, number: int) -> None:
     """Wait until so many mails have failed once, and are left alone for half a minute."""
     until(lambda: len(site.tables.charged()) == number, f"{number} mails that have failed")
     for row in site.tables.charged():

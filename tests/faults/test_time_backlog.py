@@ -12,7 +12,7 @@ from sqlalchemy import func, select
 
 from tests.support.accounting import kept_by
 from tests.support.clock import until
-from tests.support.fault_site import OpenSite, Site
+from tests.support.fault_site import FaultSite, OpenSite
 from tests.support.scripted_smtp import ScriptedServer
 from tests.support.servers import OutboxRun
 from tests.support.tables import outbox
@@ -35,13 +35,13 @@ def rows_of(addresses: Sequence[str]) -> list[dict[str, Any]]:
     ]
 
 
-def reckon_with(site: Site, addresses: Sequence[str], *, known: bool) -> None:
+def reckon_with(site: FaultSite, addresses: Sequence[str], *, known: bool) -> None:
     """Count rows that were put into the table as requests that were accepted."""
     like = next(answer for answer in site.people.answers if answer.known == known)
     site.people.answers += [replace(like, address=address, known=known) for address in addresses]
 
 
-def wait_for_the_end(site: Site) -> None:
+def wait_for_the_end(site: FaultSite) -> None:
     """Wait until nothing is due, asking seldom, since each look counts all rows."""
 
     def is_done() -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.clock import until
-from tests.support.fault_site import OpenSite, Site
+from tests.support.fault_site import FaultSite, OpenSite
 from tests.support.scripted_smtp import ScriptedServer
 from tests.support.servers import run
 from tests.support.visitors import ACCOUNTS
@@ -26,7 +26,7 @@ def clock(tmp_path: Path) -> "Clock":
 
 
 @pytest.fixture
-def site(open_site: OpenSite, mail: ScriptedServer, clock: "Clock") -> Iterator[Site]:
+def site(open_site: OpenSite, mail: ScriptedServer, clock: "Clock") -> Iterator[FaultSite]:
     """Return a site that runs by this clock."""
     site = open_site(mail, **clock.settings)
     # The library itself holds gunicorn up, by 3 s now and then on a busy machine; without it, the same site never did.
@@ -73,7 +73,7 @@ class Clock:
 
 @pytest.mark.parametrize(("step", "words"), [(HOUR, "an hour"), (DAY + HOUR, "a day and an hour")])
 def test_mail_goes_on_when_the_clock_is_set_on_and_back_again(
-    site: Site, mail: ScriptedServer, clock: Clock, step: int, words: str
+    site: FaultSite, mail: ScriptedServer, clock: Clock, step: int, words: str
 ) -> None:
     site.people.ask(2)
     site.settle()
@@ -105,7 +105,7 @@ def test_mail_goes_on_when_the_clock_is_set_on_and_back_again(
 
 @pytest.mark.parametrize(("step", "words"), [(HOUR, "an hour"), (DAY, "a day")])
 def test_mail_goes_on_when_the_clock_is_set_back_and_on_again(
-    site: Site, mail: ScriptedServer, clock: Clock, step: int, words: str
+    site: FaultSite, mail: ScriptedServer, clock: Clock, step: int, words: str
 ) -> None:
     early = site.people.ask(2)
     site.settle()
@@ -124,7 +124,7 @@ def test_mail_goes_on_when_the_clock_is_set_back_and_on_again(
     site.check(f"clock set back by {words}", "with mail waiting, then right again", "nothing waited for the old time")
 
 
-def until_all_is_sent(site: Site) -> None:
+def until_all_is_sent(site: FaultSite) -> None:
     """Wait until nothing waits, and let nothing off its wait."""
     until(lambda: not site.tables.waiting(), "an outbox in which nothing waits", SOON)
     site.settle()

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import delete, update
 
 from tests.support.clock import until
-from tests.support.fault_site import NO_MAIL, OpenSite, Site
+from tests.support.fault_site import NO_MAIL, FaultSite, OpenSite
 from tests.support.scripted_smtp import ScriptedServer
 from tests.support.servers import OutboxRun
 from tests.support.tables import outbox, users
@@ -20,17 +20,17 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def without_worker(open_site: OpenSite, mail: ScriptedServer) -> Site:
+def without_worker(open_site: OpenSite, mail: ScriptedServer) -> FaultSite:
     """Open a site whose mail waits until `flask outbox run` is started."""
     return open_site(mail, OUTBOX_WORKER="none")
 
 
-def change_row(site: Site, address: str, **values: object) -> None:
+def change_row(site: FaultSite, address: str, **values: object) -> None:
     """Change the row that waits for an address."""
     site.tables.run(update(outbox).where(outbox.c.address == address).values(values))
 
 
-def forget(site: Site, address: str, *, new: str | None = None) -> None:
+def forget(site: FaultSite, address: str, *, new: str | None = None) -> None:
     """Reckon with nobody, or with another address, where an account was asked for."""
     for number, answer in enumerate(site.people.answers):
         if answer.address == address:

@@ -29,7 +29,7 @@ def test_a_reset_asked_for_is_mailed_within_seconds_by_exactly_one_worker_while_
     server = serve(FlaskRun, *options, PYTHONPATH=observer, OUTBOX_POLL_SECONDS=None)
     ask_for_reset(server)
     asked = time.monotonic()
-    mail = instance.wait_for_mail(1)
+    mail = instance.wait_for_emails(1)
     assert time.monotonic() - asked < 20
     assert link_in(mail).startswith(f"{server.url}/password-reset-confirm/")
     instance.wait_until_all_is_sent()
@@ -46,7 +46,7 @@ def test_without_debug_the_reloader_can_be_asked_for_and_there_is_still_one_work
 
     server = serve(Reloading, PYTHONPATH=observer)
     Browser(server).submit("/register/", email="new@example.com")
-    instance.wait_for_mail(1)
+    instance.wait_for_emails(1)
     assert server.log().count(STARTED) == 1
     assert len(server.processes()) == 2
 
@@ -58,7 +58,7 @@ def test_with_debug_but_no_reloader_the_one_process_has_the_worker(instance: Ins
 
     server = serve(NotReloading, "--debug", PYTHONPATH=observer)
     Browser(server).submit("/register/", email="new@example.com")
-    instance.wait_for_mail(1)
+    instance.wait_for_emails(1)
     assert server.log().count(STARTED) == 1
     assert server.processes() == [server.pid]
 
@@ -72,7 +72,7 @@ def test_a_changed_file_reloads_and_the_new_process_delivers(
     until(lambda: server.log().count(STARTED) == 2, "a second start")
     until(server._answers, "an answer after the reload")
     Browser(server).submit("/register/", email="new@example.com")
-    instance.wait_for_mail(1)
+    instance.wait_for_emails(1)
     first, second = (line.split()[-1] for line in server.log().splitlines() if line.startswith(STARTED))
     assert first != second
     assert len(server.processes()) == 2
@@ -85,7 +85,7 @@ def test_outbox_worker_none_starts_no_worker_and_the_mail_waits_for_one(instance
     assert server.wait() == 0
     assert STARTED not in server.log()
     assert instance.waiting() == 1
-    assert instance.mails() == []
+    assert instance.emails() == []
 
 
 def test_commands_start_no_worker(instance: Instance, observer):
@@ -99,7 +99,7 @@ def test_each_mail_leaves_one_line_on_the_console_that_names_the_page_it_can_be_
 ):
     server = serve(FlaskRun)
     Browser(server).submit("/register/", email="new@example.com")
-    instance.wait_for_mail(1)
+    instance.wait_for_emails(1)
     lines = until(lambda: [line for line in server.log().splitlines() if "/mailbox/" in line], "the line")
     assert len(lines) == 1
     page = Browser(server).get(lines[0].rpartition(server.url)[2])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from tests.support import fault_site as sites
 from tests.support.celery import CeleryBeat, CeleryWorker
 from tests.support.clock import until
-from tests.support.fault_site import OpenSite, Site
+from tests.support.fault_site import FaultSite, OpenSite
 from tests.support.redis import SECRET
 from tests.support.scripted_smtp import ScriptedServer
 
@@ -27,7 +27,7 @@ class CelerySite:
     """
 
     def __init__(self, open_site: OpenSite, mail: ScriptedServer, url: str, **of_beat: object) -> None:
-        self.site: Site = open_site(mail, CELERY_BROKER_URL=url)
+        self.site: FaultSite = open_site(mail, CELERY_BROKER_URL=url)
         self.worker, self.beat = self._launch(CeleryWorker), self._launch(CeleryBeat, **of_beat)
 
     def wait_until_mail_flows(self) -> None:

@@ -24,12 +24,13 @@ from typing import Any
 from tests.support import accounting as books
 from tests.support.clock import PATIENCE, until
 from tests.support.databases import Database
+from tests.support.instance import Instance
 from tests.support.scripted_smtp import ScriptedServer
 from tests.support.servers import Browser, FlaskRun, Gunicorn, OutboxRun, Server
 from tests.support.tables import Tables
 from tests.support.visitors import ACCOUNTS, People
 
-OpenSite = Callable[..., "Site"]
+OpenSite = Callable[..., "FaultSite"]
 
 OUR_FAULT = re.compile(r"^.*(?:Traceback|Warning:|Delivery failed).*$", re.MULTILINE)
 # Each request with its path: a live link in it must be redacted.
@@ -41,7 +42,7 @@ NAMES = {Gunicorn: "gunicorn", FlaskRun: "`flask run`", OutboxRun: "`flask outbo
 ENGINES = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 
 
-class Site:
+class FaultSite(Instance):
     """An installation in a folder of its own.
 
     Args:
@@ -64,17 +65,16 @@ class Site:
         settings: Mapping[str, object],
         report: Callable[[dict[str, Any]], None],
     ) -> None:
-        self.folder, self.mail, self.tables = folder, mail, Tables(database, folder)
-        self.settings: dict[str, object] = {
-            **database.settings,
+        usual = {
             "EMAIL_HOST": "localhost",
             "EMAIL_PORT": mail.port,
             "EMAIL_FROM": "accounts@example.com",
             "EMAIL_TIMEOUT": 2,
             "EMAIL_DEADLINE": 5,
             "RATELIMIT_ENABLED": "false",  # everybody here comes from one machine
-            **settings,
         }
+        super().__init__(folder, database, **{**usual, **settings})
+        self.mail, self.tables = mail, Tables(database, folder)
         self.servers: dict[Server, set[int]] = {}
         self.statuses, self.soon, self.right_clock = {302}, books.SOON, True
         self.tables.add_accounts(ACCOUNTS)

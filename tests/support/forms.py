@@ -49,7 +49,7 @@ class Form:
         number = account[0][0] if account else 0
         happened = site.query("SELECT count(*) FROM security_events WHERE user_id = ?", number)
         mails = site.query("SELECT count(*) FROM outbox WHERE address = ?", self.email)
-        return [*account, *happened, *mails, (len(site.mails_to(self.email)), self.person.is_signed_in())]
+        return [*account, *happened, *mails, (len(site.emails_to(self.email)), self.person.is_signed_in())]
 
 
 def opened(person: Person, page: str, about: str, **fields: str) -> Form:

@@ -73,12 +73,12 @@ class Cast:
 
     def let_waiting_mail_go(self) -> None:
         """Make due what waits for its account's next minute."""
-        self.site.let_a_minute_pass()
+        self.site.let_an_hour_pass()
         self.site.query("UPDATE outbox SET run_after = created_at WHERE failed_at IS NULL AND NOT leased")
 
     def _bob_opens_a_link(self) -> bool:
         browser = self.browsers["bob"] = self.site.person()
-        before = len(self.site.mails_to(self.known["bob"]))
+        before = len(self.site.emails_to(self.known["bob"]))
         browser.ask_for_reset(self.known["bob"])
         self.asked_for_bob += 1
         link = until(lambda: self._link_to_reset_by(before), "a link to reset by")
@@ -90,7 +90,7 @@ class Cast:
         return next(iter(self._links_of("bob", "/password-reset-confirm/", before)), None)
 
     def _links_of(self, name: str, page: str, since: int = 0) -> list[str]:
-        mails = self.site.mails_to(self.known[name])[since:]
+        mails = self.site.emails_to(self.known[name])[since:]
         return [path_of(link) for mail in mails for link in links_in(mail) if page in link]
 
     def _open_forms_of(self, name: str) -> None:
@@ -111,7 +111,7 @@ class Cast:
         dan = self.accounts["dan"]
         link = self.site.reset_link(dan)
         self.site.person().choose(link, dan.password)
-        self.site.wait_for_mail(dan.email, 3)
+        self.site.wait_for_email(dan.email, 3)
         self._know_link("dan", self._links_of("dan", "/password-reset-cancel/")[0], "cancel")
         self._know_link("dan", self._links_of("dan", "/account-secure/")[0], "notice")
         self._know_link("used", path_of(link))

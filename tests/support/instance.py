@@ -30,41 +30,54 @@ STARTED = "worker thread in process "
 
 
 class Instance:
-    """An instance folder and its database as a test sees them from outside, beside the process that uses them."""
+    """An instance folder and its database as a test sees them, beside the processes that use them.
 
-    def __init__(self, folder: Path, database: Database) -> None:
+    Args:
+        folder: the instance folder.
+        database: where the processes keep their rows.
+        settings: of every process; None leaves one out.
+    """
+
+    def __init__(self, folder: Path, database: Database, **settings: object) -> None:
         self.folder, self.database = folder, database
+        self.settings: dict[str, object] = {**database.settings, **settings}
 
     def run(self, *arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
         """Run `python ARGUMENTS` on this instance to its end."""
-        return run(self.folder, *arguments, **{**self.database.settings, **settings})
+        return run(self.folder, *arguments, **{**self.settings, **settings})
+
+    def flask(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a `flask` command on this instance to its end."""
+        return self.run("-m", "flask", *arguments, stdin=stdin)
 
     def query(self, sql: str, *values: object) -> Rows:
         """Run one statement, with `?` for each value, and commit."""
         return self.database.query(sql, *values)
 
     def waiting(self) -> int:
-        """How many mails wait in the outbox."""
+        """Return how many emails wait in the outbox."""
         return int(str(self.query("SELECT count(*) FROM outbox")[0][0]))
 
     def wait_until_all_is_sent(self) -> None:
+        """Wait until the outbox is empty."""
         until(lambda: self.waiting() == 0, "an empty outbox")
 
     def let_a_minute_pass(self) -> None:
-        """Forget when accounts were last mailed."""
+        """End the cooldown of every account, as a minute without emails would."""
         self.query("UPDATE users SET mailed_at = NULL")
 
     def let_leases_end(self) -> None:
+        """Make every waiting email due now, also one that a process has claimed."""
         self.query("UPDATE outbox SET run_after = created_at WHERE run_after IS NOT NULL")
 
-    def mails(self) -> list[EmailMessage]:
-        """Return what is in the mailbox folder, oldest first."""
+    def emails(self) -> list[EmailMessage]:
+        """Return the emails in the mailbox, oldest first."""
         kept = sorted((self.folder / "mailbox").glob("*.eml"), key=lambda path: path.stat().st_mtime_ns)
         return [message_from_bytes(path.read_bytes(), policy=policy.default) for path in kept]
 
-    def wait_for_mail(self, count: int) -> EmailMessage:
-        """Wait until so many mails are there, and return the newest."""
-        until(lambda: len(self.mails()) >= count, f"{count} mails in the mailbox")
-        mails = self.mails()
-        assert len(mails) == count
-        return mails[-1]
+    def wait_for_emails(self, count: int) -> EmailMessage:
+        """Wait until so many emails are in the mailbox, and return the newest."""
+        until(lambda: len(self.emails()) >= count, f"{count} emails in the mailbox")
+        emails = self.emails()
+        assert len(emails) == count
+        return emails[-1]

@@ -105,13 +105,13 @@ def is_dead(page: Page, sentence: str = DEAD) -> bool:
 def cancel_link(site: Site, account: Account) -> Link:
     """Ask for a reset and return the second link of the mail."""
     site.reset_link(account)
-    return Link.of(links_in(site.mails_to(account.email)[-1])[1])
+    return Link.of(links_in(site.emails_to(account.email)[-1])[1])
 
 
 def notice_link(site: Site, account: Account, password: str = NEW_PASSWORD) -> Link:
     """Set another password, as the owner or an attacker, and return the link of the notice."""
     reset = site.reset_link(account)
-    before = len(site.mails_to(account.email))
+    before = len(site.emails_to(account.email))
     site.person().choose(reset, password)
     return Link.of(site.link_for(account.email, before + 1))
 
@@ -122,6 +122,6 @@ def one_of_each(site: Site) -> dict[str, Link]:
     newcomer, account = f"newcomer.{token_hex(4)}@example.com", site.account()
     site.person().submit("/register/", email=newcomer)
     notice, reset = notice_link(site, account), site.reset_link(account)
-    cancel = links_in(site.mails_to(account.email)[-1])[1]
+    cancel = links_in(site.emails_to(account.email)[-1])[1]
     invite = site.link_for(newcomer)
     return {"reset": Link.of(reset), "invite": Link.of(invite), "cancel": Link.of(cancel), "notice": notice}

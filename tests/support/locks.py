@@ -13,7 +13,7 @@ from typing import Self
 from sqlalchemy import make_url, text
 
 from tests.support.clock import until
-from tests.support.fault_site import Site
+from tests.support.fault_site import FaultSite
 from tests.support.servers import Server
 
 LOCK = {"postgresql": "LOCK TABLE {} IN EXCLUSIVE MODE", "sqlite": "BEGIN IMMEDIATE"}
@@ -25,7 +25,7 @@ INSERT, COMMITTED = b"INSERT INTO outbox", b"COMMIT\0"  # what goes over the lin
 
 
 @contextmanager
-def held(site: Site, table: str = "outbox") -> Iterator[None]:
+def held(site: FaultSite, table: str = "outbox") -> Iterator[None]:
     """Let nobody else write to a table (on SQLite: to any) as long as the block runs; everybody may read."""
     with site.tables.engine.connect() as connection:
         connection.exec_driver_sql(LOCK[connection.dialect.name].format(table))
@@ -33,7 +33,7 @@ def held(site: Site, table: str = "outbox") -> Iterator[None]:
         connection.rollback()
 
 
-def wait_until_blocked(site: Site, statement: str) -> None:
+def wait_until_blocked(site: FaultSite, statement: str) -> None:
     """Wait until a process waits for the lock with a statement that begins so."""
     if site.tables.engine.dialect.name == "sqlite":
         time.sleep(1)  # SQLite does not tell who waits
@@ -96,7 +96,7 @@ class PostgreSQLLine:
                 near.sendall(some)
 
 
-def start_again(site: Site, server: Server) -> None:
+def start_again(site: FaultSite, server: Server) -> None:
     """Start a server that has ended as often as a test likes, and wait until it has as many processes as before."""
     number = len(site.servers[server])
     server.start()

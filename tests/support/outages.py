@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.support.clock import PATIENCE
-from tests.support.fault_site import Site
+from tests.support.fault_site import FaultSite
 from tests.support.scripted_smtp import drip
 
 LONGEST_PAUSE = 120.0  # seconds: a lease of 60, a pause of 30, and what a try takes
 SEEN = "503 to everybody; the mail under way came once, the rest went out by itself"
 
 
-def answered_in(site: Site, seconds: float) -> set[int]:
+def answered_in(site: FaultSite, seconds: float) -> set[int]:
     """Let people ask for so long, and return the statuses they got."""
     site.open_a_link()  # an error must not repeat its key either
     before, end = len(site.people.answers), time.monotonic() + seconds
@@ -26,7 +26,7 @@ def answered_in(site: Site, seconds: float) -> set[int]:
 
 
 @contextmanager
-def mail_under_way(site: Site) -> Iterator[None]:
+def mail_under_way(site: FaultSite) -> Iterator[None]:
     """Enter the block while the server takes three seconds to say that it has a mail."""
     site.mail.behave({"DOT": drip(0.2, "250 2.0.0 Taken")})
     dots = site.mail.stages.count("DOT")

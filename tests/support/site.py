@@ -6,7 +6,6 @@ imports the application.
 """
 
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,21 +13,27 @@ from email.message import EmailMessage
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from secrets import token_hex
+from secrets import token_hex, token_urlsafe
 from typing import Any
 from urllib.parse import urlencode
 
 from tests.support.clock import PATIENCE, until
 from tests.support.databases import Database
+from tests.support.instance import Instance
 from tests.support.pages import csrf_token, links_in, path_of
 from tests.support.passwords import NEW_PASSWORD, PASSWORD
-from tests.support.servers import Browser, Gunicorn, Page, run
+from tests.support.servers import Browser, FlaskRun, Gunicorn, Page, Server
 from tests.support.smtp import Record, SMTPServer
 
 MakeSite = Callable[..., "Site"]
 
 # Seconds: where a machine stands still for longer than a lock is waited for, a mail comes after its lease.
 A_LEASE_AND_MORE = 75.0
+ORIGINAL = "original@example.com"
+COPY = """
+    INSERT INTO users (email, email_key, stamp, password_hash, is_active, created_at)
+    SELECT ?, ?, ?, password_hash, is_active, created_at FROM users WHERE email = ?
+"""
 _numbers = count(1)
 
 
@@ -102,22 +107,42 @@ class Person(Browser):
         return next(handler.cookiejar for handler in self._opener.handlers if hasattr(handler, "cookiejar"))
 
 
-class Site:
-    """A gunicorn and the mail server it uses.
+class Site(Instance):
+    """An installation with one server process and, unless it is a local one, the mail server that it uses.
 
     Args:
-        folder: its instance folder.
+        folder: the instance folder.
         database: migrated.
-        mail_server: started.
+        mail_server: started; None for a local site, which keeps its emails in the mailbox.
+        kind: of the server.
         settings: beside the usual ones; None leaves one out.
     """
 
-    def __init__(self, folder: Path, database: Database, mail_server: SMTPServer, **settings: object) -> None:
-        self.folder, self.database, self.mail_server = folder, database, mail_server
-        usual = {"EMAIL_PORT": mail_server.port, "TRUSTED_PROXIES": 1, "WEB_CONCURRENCY": 1, "INSTANCE_PATH": folder}
-        self.settings: dict[str, object] = {**usual, **database.settings, **settings}
-        self.server = Gunicorn(folder, **self.settings)
+    def __init__(
+        self,
+        folder: Path,
+        database: Database,
+        mail_server: SMTPServer | None = None,
+        kind: type[Server] = Gunicorn,
+        **settings: object,
+    ) -> None:
+        usual = {"EMAIL_PORT": mail_server.port, "TRUSTED_PROXIES": 1, "WEB_CONCURRENCY": 1} if mail_server else {}
+        super().__init__(folder, database, **{**usual, **settings})
+        self._mail_server = mail_server
+        self.server = kind(folder, **self.settings)  # type: ignore[arg-type]
+        self.settings = {**self.server.own_settings(), **self.settings}
         self.url = self.server.url
+        self._has_original = False
+
+    @property
+    def mail_server(self) -> SMTPServer:
+        """The mail server of a public site."""
+        assert self._mail_server is not None, "a local site has no mail server"
+        return self._mail_server
+
+    def log(self) -> str:
+        """Return what the server has printed."""
+        return self.server.log()
 
     def person(self, address: str | None = None, **headers: str) -> Person:
         """Return somebody who was never here."""
@@ -142,30 +167,30 @@ class Site:
 
     def reset_link(self, account: Account) -> str:
         """Ask for a reset and return the mailed link."""
-        self.let_a_minute_pass()
-        before = len(self.mails_to(account.email))
+        self.let_an_hour_pass()
+        before = len(self.emails_to(account.email))
         self.person().ask_for_reset(account.email)
         return self.link_for(account.email, before + 1)
 
     def link_for(self, email: str, number: int = 1) -> str:
         """Wait for an address's mail of this number, from 1, and return the first link in it."""
-        return links_in(self.wait_for_mail(email, number))[0]
+        return links_in(self.wait_for_email(email, number))[0]
 
-    def wait_for_mail(self, email: str, number: int = 1) -> EmailMessage:
+    def wait_for_email(self, email: str, number: int = 1) -> EmailMessage:
         """Wait until so many mails have come to an address, and return the last of them."""
         come = f"{number} mails to an address"
-        until(lambda: len(self.mails_to(email)) >= number, lambda: f"{come}; {self._state()}", A_LEASE_AND_MORE)
-        return self.mails_to(email)[number - 1]
+        until(lambda: len(self.emails_to(email)) >= number, lambda: f"{come}; {self._state()}", A_LEASE_AND_MORE)
+        return self.emails_to(email)[number - 1]
 
     def _state(self) -> str:
         rows = self.query("SELECT id, kind, leased, attempts, failure, created_at, run_after FROM outbox")
         return f"outbox: {rows}; log: {self.server.log()[-2000:]}"
 
-    def mails_to(self, email: str) -> list[EmailMessage]:
+    def emails_to(self, email: str) -> list[EmailMessage]:
         """Return what came to exactly this envelope address, oldest first."""
         return [record.message for record in list(self.mail_server.messages) if record.rcpt_tos == [email]]
 
-    def mails_caused_by(self, act: Callable[[], object]) -> list[Record]:
+    def emails_caused_by(self, act: Callable[[], object]) -> list[Record]:
         """Do something, wait until all is sent or given up, and return the mails that came meanwhile, to anybody."""
         before = len(self.mail_server.messages)
         act()
@@ -173,22 +198,21 @@ class Site:
         until(lambda: self.query(waiting)[0][0] == 0, "an outbox with nothing to send")
         return self.mail_server.messages[before:]
 
-    def wait_until_all_is_sent(self) -> None:
-        until(lambda: self.query("SELECT count(*) FROM outbox")[0][0] == 0, "an empty outbox")
-
-    def let_a_minute_pass(self) -> None:
-        """Forget when accounts were last mailed, and how often within the hour."""
-        self.query("UPDATE users SET mailed_at = NULL")
+    def let_an_hour_pass(self) -> None:
+        """End the cooldown of every account, and forget how many emails each requested within the hour."""
+        self.let_a_minute_pass()
         self.query("DELETE FROM security_events WHERE kind IN ('requested', 'registered')")
 
-    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
-        """Run one statement on its database, with `?` for each value."""
-        return self.database.query(sql, *values)
+    def add_account(self, email: str) -> None:
+        """Add an account with PASSWORD; no email is sent, so the next one need not wait.
 
-    def flask(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a `flask` command on this site to its end."""
-        own = self.server.own_settings() | self.settings
-        return run(self.folder, "-m", "flask", *arguments, stdin=stdin, **own)
+        The command creates the first account, which no test uses. It takes a second, so the others are copies.
+        """
+        if not self._has_original:
+            created = self.flask("users", "create", ORIGINAL, "--password-stdin", stdin=PASSWORD + "\n")
+            assert created.returncode == 0, created.stdout + created.stderr
+            self._has_original = True
+        self.query(COPY, email, email, token_urlsafe(24), ORIGINAL)
 
     def raw(self, request: bytes) -> bytes:
         """Send bytes as they are, and return all that comes back until the server hangs up."""
@@ -206,6 +230,23 @@ def serving(site: Site) -> Iterator[Site]:
         yield site
     finally:
         site.server.stop_for_certain()
+
+
+@contextmanager
+def running_locally(folder: Path, database: Database, **settings: object) -> Iterator[Site]:
+    """Migrate and serve a site in local mode with `flask run`; it ends with the block.
+
+    Args:
+        folder: the instance folder, empty.
+        database: without tables.
+        settings: of the application.
+    """
+    # All tests come from one network address, so together they would exceed its limits.
+    site = Site(folder, database, kind=FlaskRun, **{"RATELIMIT_ENABLED": "false", **settings})
+    migrated = site.flask("db", "upgrade")
+    assert migrated.returncode == 0, migrated.stdout + migrated.stderr
+    with serving(site):
+        yield site
 
 
 def new_address() -> str:

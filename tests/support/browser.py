@@ -1,11 +1,26 @@
-"""What a person does in the browser, click by click."""
+"""A real Chromium, and what a person does in it, click by click."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from playwright.sync_api import Locator, Page, expect
 
-from tests.support.local_site import Site
 from tests.support.passwords import NEW_PASSWORD, PASSWORD
+from tests.support.site import Site
+
+CHROMIUM = Path("/usr/bin/chromium")
+LAUNCH = {
+    "executable_path": str(CHROMIUM),
+    "args": [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ],
+}
 
 
 def register(page: Page, address: str) -> None:
@@ -24,7 +39,7 @@ def ask_for_reset(page: Page, address: str) -> None:
     page.wait_for_url("**/password-reset/done/")
 
 
-def mails_to(page: Page, address: str, subject: str) -> Locator:
+def emails_to(page: Page, address: str, subject: str) -> Locator:
     """Return the links to an address's mails in the mailbox page."""
     return page.get_by_role("listitem").filter(has_text=f"to {address}").get_by_role("link", name=subject)
 
@@ -32,7 +47,7 @@ def mails_to(page: Page, address: str, subject: str) -> Locator:
 def open_mail(page: Page, address: str, subject: str, count: int = 1) -> None:
     """Open the newest mail, looking into the mailbox until there are `count`."""
     page.get_by_role("link", name="mailbox").first.click()
-    mails = mails_to(page, address, subject)
+    mails = emails_to(page, address, subject)
     for _ in range(100):
         if mails.count() >= count:
             break
@@ -91,7 +106,7 @@ def every_page(page: Page, site: Site, address: str) -> Iterator[str]:
         site: the running site.
         address: nobody's so far.
     """
-    site.add_user(address)
+    site.add_account(address)
     for name in ("/", "/register/", "/login/", "/password-reset/", "/mailbox/"):
         page.goto(name)
         yield name
