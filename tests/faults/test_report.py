@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.support import fault_report as report
-from tests.support.fault_report import FAULT, HEAD, PAGE, Gatherer, Row, differences, in_order, page
+from tests.support import fault_report
+from tests.support.fault_report import FAULT, HEAD, PAGE, Gatherer, Row, differences, in_order, is_complete, page
 
 WHEN = datetime(2030, 1, 2, tzinfo=UTC)
 
@@ -58,12 +58,26 @@ def test_a_fault_with_a_bar_in_its_name_is_found_too():
     assert differences(page([odd], WHEN), [odd]) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "options", "complete"),
+    [
+        (["tests/faults"], {}, True),
+        (["tests/faults"], {"keyword": "smtp"}, False),
+        (["tests/faults/test_smtp_away.py"], {}, False),
+        (["tests"], {}, False),
+    ],
+)
+def test_a_run_is_complete_with_all_faults_and_nothing_else(arguments, options, complete):
+    args = [str(fault_report.ROOT / argument) for argument in arguments]
+    assert is_complete(SimpleNamespace(args=args, getoption=options.get)) == complete
+
+
 @pytest.mark.parametrize("recorded", [True, False])
 def test_a_complete_run_writes_the_page_only_on_request(recorded, tmp_path, monkeypatch):
     path = tmp_path / "faults.md"
     path.write_text("old")
-    monkeypatch.setattr(report, "PAGE", path)
-    monkeypatch.setattr(report, "is_complete", lambda _: True)
+    monkeypatch.setattr(fault_report, "PAGE", path)
+    monkeypatch.setattr(fault_report, "is_complete", lambda _: True)
     monkeypatch.setenv("RECORD", "1" if recorded else "")
     session = SimpleNamespace(exitstatus=pytest.ExitCode.OK)
     gatherer = Gatherer(SimpleNamespace())

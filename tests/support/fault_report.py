@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.servers import ROOT
 
-HERE = Path(__file__).parent
+FAULTS = ROOT / "tests" / "faults"
 PAGE = ROOT / "docs" / "evidence" / "faults.md"
 # The groups in the order of their tables, by the first word in the names of their files: `test_smtp_away.py`.
 GROUPS = {"smtp": "The mail server", "processes": "Processes", "stores": "Stores", "time": "Time"}
@@ -102,7 +102,7 @@ def differences(text: str, rows: Iterable[Row]) -> list[str]:
 def is_complete(config: pytest.Config) -> bool:
     """Whether a run has all faults and nothing else."""
     chosen = any(config.getoption(name) for name in ("keyword", "markexpr", "deselect", "lf", "ignore", "ignore_glob"))
-    return not chosen and [Path(argument).resolve() for argument in config.args] == [HERE]
+    return not chosen and [Path(argument).resolve() for argument in config.args] == [FAULTS]
 
 
 class Gatherer:
