@@ -15,7 +15,7 @@ from tests.support.passwords import PASSWORD
 from tests.support.servers import ROOT
 
 GUIDE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
-SECTION = GUIDE[GUIDE.index("## Backup and restore") : GUIDE.index("## Another secret key")]
+SECTION = GUIDE[GUIDE.index("## Back up and restore") : GUIDE.index("## Another secret key")]
 # By engine: what is in the lines that are for it, and the programs they run.
 LINES = {"sqlite": ("pwreset.db", ["sqlite3"]), "postgresql": ("pwreset.dump", ["pg_dump", "pg_restore"])}
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from pwreset.models import OutboxMessage, SecurityEvent, User
 from pwreset.outbox import Outcome, Result
 from pwreset.outbox.delivery import deliver_pending
 from pwreset.request_info import RequestInfo
-from tests.support.app import MakeApp
+from tests.support.app import Inbox, MakeApp
 from tests.support.scripted_smtp import ScriptedServer
 from tests.support.smtp import SMTPServer
 
@@ -147,3 +148,21 @@ def assert_delivered(app: Flask, server: ScriptedServer, number: int = 1) -> Non
     """The server has the emails, and the outbox is empty."""
     assert len(server.received) == number
     assert rows(app) == []
+
+
+def subjects(inbox: Inbox) -> list[str]:
+    """Return the subjects of the emails in the mailbox, oldest first."""
+    return [str(mail["Subject"]) for mail in inbox.emails()]
+
+
+def deliver_in_threads(app: Flask, number: int) -> None:
+    """Deliver in so many threads at once; an exception of one is raised here."""
+    together = threading.Barrier(number)
+
+    def work() -> None:
+        together.wait(5)
+        deliver(app)
+
+    with ThreadPoolExecutor(number) as pool:
+        for job in [pool.submit(work) for _ in range(number)]:
+            job.result()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.support import fault_report as report
+from tests.support import fault_report
 from tests.support.fault_report import FAULT, HEAD, PAGE, Gatherer, Row, differences, in_order, page
 
 WHEN = datetime(2030, 1, 2, tzinfo=UTC)
@@ -62,8 +62,8 @@ def test_a_fault_with_a_bar_in_its_name_is_found_too():
 def test_a_complete_run_writes_the_page_only_on_request(recorded, tmp_path, monkeypatch):
     path = tmp_path / "faults.md"
     path.write_text("old")
-    monkeypatch.setattr(report, "PAGE", path)
-    monkeypatch.setattr(report, "is_complete", lambda _: True)
+    monkeypatch.setattr(fault_report, "PAGE", path)
+    monkeypatch.setattr(fault_report, "is_complete", lambda _: True)
     monkeypatch.setenv("RECORD", "1" if recorded else "")
     session = SimpleNamespace(exitstatus=pytest.ExitCode.OK)
     gatherer = Gatherer(SimpleNamespace())
