@@ -1,4 +1,4 @@
-"""What the tests of the mail share: an application that mails through a test's server, and a look into its tables."""
+"""The outbox as tests use it: requests put in, delivery run once, and a look at rows, users and events."""
 
 import threading
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Flask
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from pwreset import outbox
 from pwreset.clock import utcnow
@@ -65,26 +65,6 @@ def merge(row: OutboxMessage, until: datetime) -> bool:
     return outcome is not None and outcome.result is Result.MERGED
 
 
-def deliver_in_threads(app: Flask, number: int) -> None:
-    """Deliver in several workers at the same time."""
-    together = threading.Barrier(number)
-    problems: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            together.wait(5)
-            deliver(app)
-        except BaseException as error:  # noqa: BLE001 (a thread's failure is the test's)
-            problems.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert problems == []
-
-
 def rows(app: Flask) -> list[OutboxMessage]:
     """Return what is in the outbox, oldest first."""
     with app.app_context():
@@ -130,8 +110,6 @@ def assert_uncharged(app: Flask, number: int = 1) -> None:
 @contextmanager
 def listening(app: Flask, hear: Callable[[str], None]):
     """Tell every SQL statement."""
-    from sqlalchemy import event
-
     def before(_connection, _cursor, statement, _parameters, _context, _many):
         hear(statement)
 
