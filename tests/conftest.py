@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import time_machine
 from flask import Flask
 
 os.environ["FLASK_SKIP_DOTENV"] = "1"  # the developer's own settings must not reach a test
@@ -19,7 +20,7 @@ from pwreset import create_app
 from pwreset.extensions import db
 from tests.support.app import Inbox, MakeApp, Visitor, add_user, migrate
 from tests.support.certificates import Authority
-from tests.support.clock import avoid_the_end_of_a_minute
+from tests.support.clock import NOON, avoid_the_end_of_a_minute
 from tests.support.databases import NO_SERVER, Database, PostgreSQL, Reused, Server, SQLite
 from tests.support.passwords import PASSWORD
 
@@ -155,6 +156,13 @@ def authority(certificates: Authority, monkeypatch: pytest.MonkeyPatch, tmp_path
     """Return the authority that this test's applications trust."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.ca_pem_path(tmp_path)))
     return certificates
+
+
+@pytest.fixture
+def clock() -> Iterator[time_machine.Traveller]:
+    """Stop the clock of this process at NOON, and return what moves it."""
+    with time_machine.travel(NOON, tick=False) as traveller:
+        yield traveller
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,10 +1,7 @@
 """Statistics: every mail asked for is found again in one number, and whether anybody delivers."""
 
-from collections.abc import Iterator
 from datetime import timedelta
 
-import pytest
-import time_machine
 from flask import Flask
 
 from pwreset import outbox
@@ -20,12 +17,6 @@ from tests.support.passwords import PASSWORD
 from tests.support.smtp import SMTPServer, in_turn
 
 ALICE, NOBODY, RESET = "alice@example.com", "nobody@example.com", "password_reset"
-
-
-@pytest.fixture
-def clock() -> Iterator[time_machine.Traveller]:
-    with time_machine.travel(NOON, tick=False) as traveller:
-        yield traveller
 
 
 def requests(app: Flask) -> dict[str, int]:

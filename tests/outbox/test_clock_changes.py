@@ -1,29 +1,21 @@
 """A clock that is set on or back: nothing waits for a time that was never meant."""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
-import time_machine
 from flask import Flask
 
 from pwreset import outbox
 from pwreset.outbox import Outcome, Result
 from pwreset.outbox.worker import Worker
 from tests.support.app import MakeApp, add_user
+from tests.support.clock import NOON
 from tests.support.outbox import app_for, ask, deliver, merge, rows, wait_over
 from tests.support.passwords import PASSWORD
 from tests.support.smtp import SMTPServer, in_turn
 
-NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 ALICE, RESET = "alice@example.com", "password_reset"
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-
-
-@pytest.fixture
-def clock() -> Iterator[time_machine.Traveller]:
-    with time_machine.travel(NOON, tick=False) as traveller:
-        yield traveller
 
 
 def recall(app: Flask) -> int:

@@ -1,28 +1,36 @@
-"""How often an account gets email: one a minute and five an hour, whoever requests it; nothing is lost meanwhile."""
+"""How often one account is emailed, and which requests wait, merge or are not limited."""
 
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 import time_machine
 from flask import Flask
+from sqlalchemy import update
 
+from pwreset import accounts
 from pwreset.accounts import events
 from pwreset.accounts.events import Kind
 from pwreset.extensions import db
+from pwreset.models import User
+from pwreset.outbox import EmailKind, cooldown
 from tests.support.app import Inbox, MakeApp, add_user
-from tests.support.outbox import NOTICE, app_for, ask, deliver, deliver_in_threads, event_kinds, rows, users, wait_over
+from tests.support.clock import NOON
+from tests.support.outbox import (
+    NOTICE,
+    app_for,
+    ask,
+    deliver,
+    deliver_in_threads,
+    event_kinds,
+    rows,
+    subjects,
+    users,
+    wait_over,
+)
 from tests.support.passwords import PASSWORD
 from tests.support.smtp import SMTPServer, in_turn
 
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 RESET = "password_reset"
-
-
-@pytest.fixture
-def clock() -> Iterator[time_machine.Traveller]:
-    with time_machine.travel(NOW, tick=False) as coordinates:
-        yield coordinates
 
 
 def ask_every(pause: timedelta, times: int, app: Flask, clock: time_machine.Traveller, kind: str = RESET) -> None:
@@ -31,10 +39,6 @@ def ask_every(pause: timedelta, times: int, app: Flask, clock: time_machine.Trav
         ask(app, kind=kind)
         deliver(app)
         clock.shift(pause)
-
-
-def subjects(inbox: Inbox) -> list[str]:
-    return [str(mail["Subject"]) for mail in inbox.emails()]
 
 
 def test_an_account_is_mailed_once_a_minute(
@@ -46,11 +50,11 @@ def test_an_account_is_mailed_once_a_minute(
     ask(app, kind=RESET)
     deliver(app)
     assert len(inbox.emails()) == 1
-    assert rows(app)[0].run_after == NOW + timedelta(minutes=1)
-    clock.move_to(NOW + timedelta(seconds=59))
+    assert rows(app)[0].run_after == NOON + timedelta(minutes=1)
+    clock.move_to(NOON + timedelta(seconds=59))
     deliver(app)
     assert len(inbox.emails()) == 1
-    clock.move_to(NOW + timedelta(seconds=60))
+    clock.move_to(NOON + timedelta(seconds=60))
     deliver(app)
     assert len(inbox.emails()) == 2
     assert rows(app) == []
@@ -63,11 +67,11 @@ def test_an_account_is_mailed_five_times_an_hour(
     ask(app, kind=RESET)
     deliver(app)
     assert len(inbox.emails()) == 5
-    assert rows(app)[0].run_after == NOW + timedelta(hours=1)
-    clock.move_to(NOW + timedelta(minutes=59, seconds=59))
+    assert rows(app)[0].run_after == NOON + timedelta(hours=1)
+    clock.move_to(NOON + timedelta(minutes=59, seconds=59))
     deliver(app)
     assert len(inbox.emails()) == 5
-    clock.move_to(NOW + timedelta(hours=1))
+    clock.move_to(NOON + timedelta(hours=1))
     deliver(app)
     assert len(inbox.emails()) == 6
 
@@ -76,8 +80,8 @@ def test_links_that_died_of_age_are_not_waited_for(make_app: MakeApp, clock: tim
     app = make_app(PASSWORD_RESET_TIMEOUT="900")
     add_user(app, "alice@example.com", PASSWORD)
     ask_every(timedelta(minutes=2), 6, app, clock)
-    assert rows(app)[0].run_after == NOW + timedelta(minutes=15)
-    clock.move_to(NOW + timedelta(minutes=15))
+    assert rows(app)[0].run_after == NOON + timedelta(minutes=15)
+    clock.move_to(NOON + timedelta(minutes=15))
     deliver(app)
     assert len(Inbox(app).emails()) == 6
 
@@ -87,14 +91,14 @@ def test_invitations_that_live_on_are_waited_for_though_resets_have_died(
 ) -> None:
     app = make_app(PASSWORD_RESET_TIMEOUT="900")
     ask_every(timedelta(minutes=2), 6, app, clock, kind="register")
-    assert rows(app)[0].run_after == NOW + timedelta(hours=1)
+    assert rows(app)[0].run_after == NOON + timedelta(hours=1)
 
 
 def test_mails_of_the_last_minute_are_of_the_hour_too(make_app: MakeApp, clock: time_machine.Traveller) -> None:
     app = make_app(EMAIL_INTERVAL="2", EMAIL_TIMEOUT="1", EMAIL_DEADLINE="1")
     add_user(app, "alice@example.com", PASSWORD)
     ask_every(timedelta(seconds=3), 6, app, clock)
-    assert rows(app)[0].run_after == NOW + timedelta(hours=1)
+    assert rows(app)[0].run_after == NOON + timedelta(hours=1)
 
 
 def test_how_often_an_account_is_mailed_is_a_matter_of_settings(
@@ -111,7 +115,7 @@ def test_how_often_an_account_is_mailed_is_a_matter_of_settings(
         deliver(app)
     ask(app, kind=RESET)
     assert len(Inbox(app).emails()) == 2
-    assert dues == [NOW + timedelta(hours=1)]
+    assert dues == [NOON + timedelta(hours=1)]
 
 
 def test_two_requests_within_an_interval_that_was_set_are_two_turns(
@@ -120,7 +124,7 @@ def test_two_requests_within_an_interval_that_was_set_are_two_turns(
     app = make_app(EMAIL_INTERVAL="120")
     add_user(app, "alice@example.com", PASSWORD)
     ask_every(timedelta(seconds=90), 2, app, clock)
-    assert rows(app)[0].run_after == NOW + timedelta(seconds=120)
+    assert rows(app)[0].run_after == NOON + timedelta(seconds=120)
 
 
 @pytest.mark.parametrize(("whose", "mails"), [("alice@example.com", 6), ("bob@example.com", 5)])
@@ -163,7 +167,7 @@ def test_later_requests_merge_into_the_oldest_that_waits(
     ask_every(timedelta(seconds=1), 5, app, clock)
     assert len(inbox.emails()) == 1
     [waiting] = rows(app)
-    assert (waiting.id, waiting.created_at) == (2, NOW + timedelta(seconds=4))
+    assert (waiting.id, waiting.created_at) == (2, NOON + timedelta(seconds=4))
     assert event_kinds(app) == ["requested", "mailed", "merged", "merged", "merged"]
     clock.shift(60)
     deliver(app)
@@ -243,3 +247,31 @@ def test_a_refused_mail_gives_the_turn_back_and_does_not_count(make_app: MakeApp
         deliver(app)
         assert len(server.messages) == 1
     assert event_kinds(app, user_id) == ["refused", "requested", "mailed"]
+
+
+def test_a_mail_that_can_not_be_written_uses_up_no_turn(app: Flask, alice: int, inbox: Inbox) -> None:
+    ask(app, kind=RESET, html_email_template_name="no/such.html")
+    ask(app, kind=RESET)
+    deliver(app)
+    assert len(inbox.emails()) == 1
+
+
+def test_registrations_of_an_address_use_up_none_of_its_owners_resets(
+    app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
+) -> None:
+    for kind in ["register"] * 5 + [RESET]:
+        ask(app, kind=kind)
+        deliver(app)
+        clock.shift(timedelta(minutes=2))
+    assert subjects(inbox).count("Reset your password at localhost") == 1
+
+
+def test_a_turn_that_another_worker_took_meanwhile_counts_from_then(
+    app: Flask, alice: int, clock: time_machine.Traveller
+) -> None:
+    with app.app_context():
+        user = accounts.find_by_id(alice)
+        assert user is not None
+        taken = update(User).values(cooldown_started_at=NOON - timedelta(seconds=20))
+        db.session.execute(taken, execution_options={"synchronize_session": False})
+        assert cooldown.claim(user, EmailKind.PASSWORD_RESET) == NOON + timedelta(seconds=40)

@@ -1,8 +1,7 @@
 """What becomes of a row: sent, merged, put off, expired, refused; and never lost."""
 
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 import time_machine
@@ -16,7 +15,7 @@ from pwreset.accounts import events
 from pwreset.accounts.events import Kind
 from pwreset.extensions import db
 from pwreset.models import SecurityEvent, User
-from pwreset.outbox import EmailKind, cooldown, delivery
+from pwreset.outbox import delivery
 from pwreset.outbox.delivery import deliver_pending
 from tests.support.app import Inbox, MakeApp, add_user
 from tests.support.databases import Database
@@ -29,20 +28,14 @@ from tests.support.outbox import (
     deliver_in_threads,
     event_kinds,
     rows,
+    subjects,
     users,
     wait_over,
 )
 from tests.support.passwords import PASSWORD
 from tests.support.smtp import SMTPServer
 
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 RESET = "password_reset"
-
-
-@pytest.fixture
-def clock() -> Iterator[time_machine.Traveller]:
-    with time_machine.travel(NOW, tick=False) as coordinates:
-        yield coordinates
 
 
 def switch_off(app: Flask, user_id: int) -> None:
@@ -51,18 +44,6 @@ def switch_off(app: Flask, user_id: int) -> None:
         assert user is not None
         accounts.set_active(user, active=False)
         db.session.commit()
-
-
-def ask_every(pause: timedelta, times: int, app: Flask, clock: time_machine.Traveller, kind: str = RESET) -> None:
-    """Ask and deliver so many times."""
-    for _ in range(times):
-        ask(app, kind=kind)
-        deliver(app)
-        clock.shift(pause)
-
-
-def subjects(inbox: Inbox) -> list[str]:
-    return [str(mail["Subject"]) for mail in inbox.emails()]
 
 
 # Who is mailed
@@ -333,23 +314,6 @@ def test_others_can_write_while_a_mail_is_being_written(app: Flask, alice: int, 
     assert len(inbox.emails()) == 1
 
 
-def test_a_mail_that_can_not_be_written_uses_up_no_turn(app: Flask, alice: int, inbox: Inbox) -> None:
-    ask(app, kind=RESET, html_email_template_name="no/such.html")
-    ask(app, kind=RESET)
-    deliver(app)
-    assert len(inbox.emails()) == 1
-
-
-def test_registrations_of_an_address_use_up_none_of_its_owners_resets(
-    app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
-) -> None:
-    for kind in ["register"] * 5 + [RESET]:
-        ask(app, kind=kind)
-        deliver(app)
-        clock.shift(timedelta(minutes=2))
-    assert subjects(inbox).count("Reset your password at localhost") == 1
-
-
 def test_what_merged_is_recorded_with_who_asked(app: Flask, alice: int) -> None:
     for _ in range(3):
         ask(app, kind=RESET)
@@ -360,14 +324,3 @@ def test_what_merged_is_recorded_with_who_asked(app: Flask, alice: int) -> None:
         merged = events.latest(user)[0]
         assert db.session.query(SecurityEvent).filter_by(kind=Kind.MERGED).one().user_agent == "Firefox/140 (Windows)"
     assert (merged.client_address, merged.browser) == ("192.0.2.1", "Firefox on Windows")
-
-
-def test_a_turn_that_another_worker_took_meanwhile_counts_from_then(
-    app: Flask, alice: int, clock: time_machine.Traveller
-) -> None:
-    with app.app_context():
-        user = accounts.find_by_id(alice)
-        assert user is not None
-        taken = update(User).values(cooldown_started_at=NOW - timedelta(seconds=20))
-        db.session.execute(taken, execution_options={"synchronize_session": False})
-        assert cooldown.claim(user, EmailKind.PASSWORD_RESET) == NOW + timedelta(seconds=40)

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 import time_machine
@@ -19,9 +19,8 @@ from pwreset.monitoring.counters import Counted
 from pwreset.outbox import Result
 from pwreset.request_info import RequestInfo
 from tests.support.app import MakeApp
+from tests.support.clock import NOON
 from tests.support.outbox import NOTICE, addresses_of, ask, listening, merge, rows, settle
-
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 def claimed(app: Flask) -> OutboxMessage:
@@ -67,7 +66,7 @@ def test_a_claim_is_committed_so_no_transaction_stays_open(app: Flask) -> None:
 
 
 def test_the_oldest_due_row_is_claimed_first(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         for name in ("first", "second", "third"):
             ask(app, f"{name}@example.com")
             clock.shift(1)
@@ -79,7 +78,7 @@ def test_the_oldest_due_row_is_claimed_first(app: Flask) -> None:
 
 
 def test_of_rows_due_at_the_same_moment_the_first_is_claimed_first(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False):
+    with time_machine.travel(NOON, tick=False):
         for number in range(5):
             ask(app, f"user{number}@example.com")
         assert [claimed(app).address for _ in range(5)] == [f"user{number}@example.com" for number in range(5)]
@@ -92,9 +91,9 @@ def test_a_leased_row_is_claimed_by_nobody_else(app: Flask) -> None:
 
 
 def test_a_row_is_not_claimed_before_its_time(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         ask(app)
-        settle(app, claimed(app), Result.DEFERRED, until=NOW + timedelta(seconds=10))
+        settle(app, claimed(app), Result.DEFERRED, until=NOON + timedelta(seconds=10))
         clock.shift(9.999)
         assert claimed_if_due(app) is None
         clock.shift(0.001)
@@ -103,10 +102,10 @@ def test_a_row_is_not_claimed_before_its_time(app: Flask) -> None:
 
 def test_the_end_of_the_lease_makes_a_row_due_again(make_app: MakeApp) -> None:
     app = make_app(OUTBOX_LEASE_SECONDS=45)
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         ask(app)
         first = claimed(app)
-        assert first.run_after == NOW + timedelta(seconds=45)
+        assert first.run_after == NOON + timedelta(seconds=45)
         clock.shift(44)
         assert claimed_if_due(app) is None
         clock.shift(1)
@@ -144,7 +143,7 @@ def test_eight_threads_claim_two_hundred_rows_and_none_twice(app: Flask) -> None
 @pytest.mark.parametrize("result", [Result.RELEASED, Result.DEFERRED, Result.RETRY, Result.MAYBE_SENT, Result.FAILED])
 def test_a_worker_that_lost_its_lease_does_not_reschedule(result: Result, make_app: MakeApp) -> None:
     app = make_app(OUTBOX_LEASE_SECONDS=45)
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         ask(app)
         frozen = claimed(app)
         clock.shift(46)
@@ -160,7 +159,7 @@ def test_a_worker_that_lost_its_lease_may_delete_what_it_sent_and_nothing_else(
 ) -> None:
     """What was for nobody may be for somebody now: the account may have been switched on meanwhile."""
     app = make_app(OUTBOX_LEASE_SECONDS=45)
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         ask(app)
         frozen = claimed(app)
         clock.shift(46)
@@ -172,9 +171,9 @@ def test_a_worker_that_lost_its_lease_may_delete_what_it_sent_and_nothing_else(
 @pytest.mark.parametrize("by_then", ["leased", "merged"])
 def test_a_worker_that_lost_its_lease_does_not_merge(by_then: str, make_app: MakeApp) -> None:
     app = make_app(OUTBOX_LEASE_SECONDS=45)
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         ask(app)
-        settle(app, claimed(app), Result.DEFERRED, until=NOW + timedelta(minutes=1))
+        settle(app, claimed(app), Result.DEFERRED, until=NOON + timedelta(minutes=1))
         ask(app)
         frozen = claimed(app)
         clock.shift(46)
@@ -191,7 +190,7 @@ def test_a_worker_that_lost_its_lease_does_not_merge(by_then: str, make_app: Mak
 
 
 def test_a_released_row_is_due_at_once_uncharged_and_in_its_place(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         ask(app, "first@example.com")
         clock.shift(1)
         ask(app, "second@example.com")
@@ -213,27 +212,27 @@ def test_a_row_put_off_is_not_charged(app: Flask) -> None:
     ("attempts", "seconds"), [(0, 30), (1, 60), (2, 120), (6, 1920), (7, 3600), (11, 3600), (5000, 3600)]
 )
 def test_a_back_off_doubles_up_to_an_hour(attempts: int, seconds: int, app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False):
+    with time_machine.travel(NOON, tick=False):
         ask(app)
         row = claimed(app)
         row.attempts = attempts
         settle(app, row, Result.RETRY, reason="later")
         [row] = rows(app)
-    assert (row.run_after, row.attempts, row.failure) == (NOW + timedelta(seconds=seconds), attempts + 1, "later")
+    assert (row.run_after, row.attempts, row.failure) == (NOON + timedelta(seconds=seconds), attempts + 1, "later")
 
 
 def test_a_row_given_up_stays_and_is_claimed_no_more(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         ask(app)
         settle(app, claimed(app), Result.FAILED, reason="no such mailbox")
         [row] = rows(app)
-        assert (row.run_after, row.failed_at, row.failure) == (None, NOW, "no such mailbox")
+        assert (row.run_after, row.failed_at, row.failure) == (None, NOON, "no such mailbox")
         clock.shift(timedelta(days=20))
         assert claimed_if_due(app) is None
 
 
 def test_a_retry_makes_failed_rows_due_as_if_asked_for_now(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         ask(app, "failed@example.com")
         row = claimed(app)
         row.attempts = 3
@@ -245,7 +244,7 @@ def test_a_retry_makes_failed_rows_due_as_if_asked_for_now(app: Flask) -> None:
             assert outbox.retry_failed() == 1
         again = claimed(app)
     assert again.address == "failed@example.com"
-    assert again.created_at == NOW + timedelta(seconds=30)
+    assert again.created_at == NOON + timedelta(seconds=30)
     assert (again.attempts, again.failed_at, again.failure) == (0, None, None)
 
 
@@ -266,15 +265,15 @@ def test_the_counts_of_an_empty_outbox_are_zero(app: Flask) -> None:
 
 
 def test_the_oldest_due_row_tells_since_when(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock, app.app_context():
+    with time_machine.travel(NOON, tick=False) as clock, app.app_context():
         ask(app)
         clock.shift(90)
         ask(app)
-        assert queue_status.oldest_due() == NOW
+        assert queue_status.oldest_due() == NOON
 
 
 def test_failed_rows_are_purged_at_their_age_and_no_others(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         for name in ("old", "young", "waiting"):
             ask(app, f"{name}@example.com")
         settle(app, claimed(app), Result.FAILED, reason="refused")
@@ -309,7 +308,7 @@ def test_a_row_does_not_merge_into_one_that_was_claimed(app: Flask) -> None:
     ask(app, "alice@example.com", "register")
     claimed(app)
     with app.app_context():
-        assert not merge(rows(app)[1], NOW + timedelta(days=9))
+        assert not merge(rows(app)[1], NOON + timedelta(days=9))
 
 
 def test_a_row_keeps_who_asked_and_what_for(app: Flask) -> None:
@@ -328,13 +327,13 @@ def test_a_row_keeps_who_asked_and_what_for(app: Flask) -> None:
 
 
 def test_the_older_row_lives_as_long_as_the_one_that_merged_into_it(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         ask(app, "alice@example.com", "register")
         clock.shift(timedelta(hours=23))
         ask(app, "alice@example.com", "register")
         with app.app_context():
             assert merge(rows(app)[1], utcnow())
-    assert [row.created_at for row in rows(app)] == [NOW + timedelta(hours=23)]
+    assert [row.created_at for row in rows(app)] == [NOON + timedelta(hours=23)]
 
 
 def test_a_row_that_failed_for_good_takes_no_younger_one_with_it(app: Flask) -> None:
@@ -350,13 +349,13 @@ def test_a_row_that_failed_for_good_takes_no_younger_one_with_it(app: Flask) -> 
 def test_a_row_that_failed_before_takes_a_younger_one_with_it_that_would_wait_as_long(
     app: Flask, turn: int, merges: bool
 ) -> None:
-    with time_machine.travel(NOW, tick=False):
+    with time_machine.travel(NOON, tick=False):
         ask(app, "alice@example.com", "register")
         settle(app, claimed(app), Result.RETRY, reason="later")  # by 30 s
         ask(app, "alice@example.com", "register")
         younger = claimed(app)
         with app.app_context():
-            assert merge(younger, NOW + timedelta(seconds=turn)) == merges
+            assert merge(younger, NOON + timedelta(seconds=turn)) == merges
             db.session.rollback()
     assert len(rows(app)) == 2 - merges
 
@@ -365,7 +364,7 @@ def test_a_row_that_failed_before_takes_a_younger_one_with_it_that_would_wait_as
 
 
 def test_of_two_rows_leased_at_the_same_moment_one_is_done_with_alone(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False):
+    with time_machine.travel(NOON, tick=False):
         for name in ("first", "second"):
             ask(app, f"{name}@example.com")
         first, second = claimed(app), claimed(app)
@@ -373,25 +372,25 @@ def test_of_two_rows_leased_at_the_same_moment_one_is_done_with_alone(app: Flask
         assert [row.run_after for row in rows(app)] == [second.run_after]
 
 
-@pytest.mark.parametrize(("asked", "expires"), [(NOW - timedelta(seconds=1), True), (NOW, False)])
+@pytest.mark.parametrize(("asked", "expires"), [(NOON - timedelta(seconds=1), True), (NOON, False)])
 def test_a_row_expires_once_it_is_older_than_its_time(app: Flask, asked: datetime, expires: bool) -> None:
     with time_machine.travel(asked, tick=False):
         for name in ("first", "second"):
             ask(app, f"{name}@example.com")
-        settled = settle(app, claimed(app), Result.EXPIRED, created_before=NOW)
+        settled = settle(app, claimed(app), Result.EXPIRED, created_before=NOON)
     assert settled is (Result.EXPIRED if expires else Result.RELEASED)
     assert addresses_of(app) == ["first@example.com", "second@example.com"][expires:]
 
 
 def test_a_row_that_a_newer_request_merged_into_does_not_expire(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         ask(app)
         row = claimed(app)
         clock.shift(2)
         with app.app_context():
             db.session.execute(update(OutboxMessage).values(created_at=utcnow()))
             db.session.commit()
-        assert settle(app, row, Result.EXPIRED, created_before=NOW + timedelta(seconds=1)) is Result.RELEASED
+        assert settle(app, row, Result.EXPIRED, created_before=NOON + timedelta(seconds=1)) is Result.RELEASED
     assert len(rows(app)) == 1
 
 
@@ -405,7 +404,7 @@ def test_a_younger_row_merges_into_one_that_was_sent_back(app: Flask) -> None:
 
 
 def test_of_older_rows_the_first_that_waits_stands_for_the_youngest(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         for _ in range(4):
             ask(app)
         settle(app, claimed(app), Result.FAILED, reason="refused")
@@ -413,27 +412,27 @@ def test_of_older_rows_the_first_that_waits_stands_for_the_youngest(app: Flask) 
         ask(app)
         with app.app_context():
             assert merge(rows(app)[4], utcnow())
-    assert [(row.created_at - NOW).total_seconds() for row in rows(app)] == [0, 1, 0, 0]
+    assert [(row.created_at - NOON).total_seconds() for row in rows(app)] == [0, 1, 0, 0]
 
 
 # --- what is counted
 
 
 def test_rows_that_come_to_nothing_are_counted(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False):
+    with time_machine.travel(NOON, tick=False):
         for _ in range(2):
             ask(app, kind="register")
             settle(app, claimed(app), Result.FAILED, reason="refused")
         ask(app)
         settle(app, claimed(app), Result.RETRY, reason="later")
-    with time_machine.travel(NOW + timedelta(days=31), tick=False), app.app_context():
+    with time_machine.travel(NOON + timedelta(days=31), tick=False), app.app_context():
         outbox.purge_failed(timedelta(days=30))
         db.session.commit()
         assert counters.totals() == {("failed", "register"): 2, ("purged", "register"): 2, ("retried", NOTICE): 1}
 
 
 def test_a_row_that_failed_exactly_so_long_ago_is_not_purged(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         ask(app)
         settle(app, claimed(app), Result.FAILED, reason="refused")
         clock.shift(timedelta(days=30))

@@ -1,7 +1,7 @@
 """What settling an outcome writes: all of it in one commit, and nothing once the lease is lost."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
 import time_machine
@@ -14,10 +14,10 @@ from pwreset.models import OutboxMessage
 from pwreset.monitoring import counters
 from pwreset.outbox import EmailKind, Outcome, Result, cooldown
 from pwreset.outbox.cooldown import Slot
+from tests.support.clock import NOON
 from tests.support.outbox import ask, event_kinds, rows, users
 
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
-LATER = NOW + timedelta(minutes=1)
+LATER = NOON + timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class Written:
 WRITTEN = {
     Result.SENT: Written("delivered", ("requested", "mailed"), keeps_slot=True, is_deleted=True),
     Result.MAYBE_SENT: Written(
-        "retried", ("requested", "mailed"), keeps_slot=True, run_after=NOW + timedelta(seconds=30), attempts=1
+        "retried", ("requested", "mailed"), keeps_slot=True, run_after=NOON + timedelta(seconds=30), attempts=1
     ),
-    Result.RETRY: Written("retried", (), keeps_slot=False, run_after=NOW + timedelta(seconds=30), attempts=1),
+    Result.RETRY: Written("retried", (), keeps_slot=False, run_after=NOON + timedelta(seconds=30), attempts=1),
     Result.FAILED: Written("failed", ("refused",), keeps_slot=False),
     Result.EXPIRED: Written("expired", ("expired",), keeps_slot=False, is_deleted=True),
     Result.NO_RECIPIENT: Written("unaddressed", (), keeps_slot=False, is_deleted=True),
     Result.MERGED: Written("merged", ("merged",), keeps_slot=False, is_deleted=True),
     Result.DEFERRED: Written(None, (), keeps_slot=False, run_after=LATER),
-    Result.RELEASED: Written(None, (), keeps_slot=False, run_after=NOW),
+    Result.RELEASED: Written(None, (), keeps_slot=False, run_after=NOON),
 }
 
 
@@ -59,7 +59,7 @@ class Attempted:
 
 @pytest.fixture
 def attempted(app: Flask, alice: int) -> Attempted:
-    with time_machine.travel(NOW, tick=False), app.app_context():
+    with time_machine.travel(NOON, tick=False), app.app_context():
         ask(app, kind="password_reset")
         older = outbox.claim()
         assert older is not None
@@ -74,7 +74,7 @@ def attempted(app: Flask, alice: int) -> Attempted:
         return Attempted(row, older, slot, alice)
 
 
-def settle(app: Flask, attempted: Attempted, result: Result, at: datetime = NOW) -> tuple[Outcome | None, int]:
+def settle(app: Flask, attempted: Attempted, result: Result, at: datetime = NOON) -> tuple[Outcome | None, int]:
     """Settle the outcome, and return what was settled and how many commits that took."""
     outcome = Outcome(
         result, user_id=attempted.user_id, reason="why", until=LATER, created_before=at + timedelta(seconds=1)
@@ -120,10 +120,10 @@ def test_an_outcome_is_written_in_one_commit(app: Flask, attempted: Attempted, r
 
 @pytest.mark.parametrize("result", [result for result in Result if result is not Result.SENT])
 def test_an_outcome_whose_lease_is_lost_writes_nothing(app: Flask, attempted: Attempted, result: Result) -> None:
-    with time_machine.travel(NOW + timedelta(seconds=61), tick=False), app.app_context():
+    with time_machine.travel(NOON + timedelta(seconds=61), tick=False), app.app_context():
         claimed = {row.id: row for row in (outbox.claim(), outbox.claim()) if row}
     assert claimed.keys() == {attempted.older.id, attempted.row.id}
-    settled, commits = settle(app, attempted, result, NOW + timedelta(seconds=62))
+    settled, commits = settle(app, attempted, result, NOON + timedelta(seconds=62))
     assert (settled, commits) == (None, 0)
     assert totals(app) == {}
     assert event_kinds(app, attempted.user_id) == []
@@ -136,10 +136,10 @@ def test_an_outcome_whose_lease_is_lost_writes_nothing(app: Flask, attempted: At
 def test_a_sent_email_is_recorded_and_its_row_deleted_though_the_lease_is_lost(
     app: Flask, attempted: Attempted
 ) -> None:
-    with time_machine.travel(NOW + timedelta(seconds=61), tick=False), app.app_context():
+    with time_machine.travel(NOON + timedelta(seconds=61), tick=False), app.app_context():
         assert outbox.claim() is not None
         assert outbox.claim() is not None
-    settled, commits = settle(app, attempted, Result.SENT, NOW + timedelta(seconds=62))
+    settled, commits = settle(app, attempted, Result.SENT, NOON + timedelta(seconds=62))
     assert settled is not None
     assert commits == 1
     assert totals(app) == {"delivered": 1}
@@ -158,9 +158,9 @@ def test_an_email_that_two_workers_sent_has_two_events_and_counts_as_one_row(app
 def test_an_outcome_that_no_longer_applies_falls_back(
     app: Flask, attempted: Attempted, result: Result, fallback: Result
 ) -> None:
-    with time_machine.travel(NOW, tick=False), app.app_context():
+    with time_machine.travel(NOON, tick=False), app.app_context():
         outbox.settle(attempted.older, Outcome(Result.SENT))  # nothing is left to merge into
-        db.session.get_one(OutboxMessage, attempted.row.id).created_at = NOW + timedelta(hours=1)  # a newer request
+        db.session.get_one(OutboxMessage, attempted.row.id).created_at = NOON + timedelta(hours=1)  # a newer request
         db.session.commit()
     settled, commits = settle(app, attempted, result)
     assert settled is not None

@@ -19,12 +19,10 @@ from pwreset.models import SecurityEvent, User
 from pwreset.outbox import Outcome, Result
 from pwreset.outbox.worker import Worker
 from tests.support.app import Inbox, MakeApp, add_user
-from tests.support.clock import waited_for
+from tests.support.clock import NOON, waited_for
 from tests.support.outbox import addresses_of, app_for, ask, assert_uncharged, event_kinds, rows, users
 from tests.support.passwords import PASSWORD
 from tests.support.smtp import SMTPServer, in_turn
-
-NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 @contextmanager
@@ -179,7 +177,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> int:
 
 
 def test_an_account_never_finished_is_purged_after_a_week(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         add_user(app, "unfinished@example.com", None, registered=True)
         add_user(app, "finished@example.com", PASSWORD)
         off = add_user(app, "deactivated@example.com", None, registered=True)
@@ -199,7 +197,7 @@ def test_an_account_never_finished_is_purged_after_a_week(app: Flask) -> None:
 
 
 def test_an_address_purged_may_register_again_under_another_id(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         first = add_user(app, "alice@example.com", None, registered=True)
         clock.shift(timedelta(days=8))
         Worker(app)._pass()
@@ -208,7 +206,7 @@ def test_an_address_purged_may_register_again_under_another_id(app: Flask) -> No
 
 
 def test_failed_mail_is_purged_after_30_days(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         ask(app)
         with app.app_context():
             row = outbox.claim()
@@ -223,7 +221,7 @@ def test_failed_mail_is_purged_after_30_days(app: Flask) -> None:
 
 
 def test_events_are_purged_after_90_days(app: Flask, alice: int) -> None:
-    with time_machine.travel(NOW, tick=False) as clock, app.app_context():
+    with time_machine.travel(NOON, tick=False) as clock, app.app_context():
         record(Kind.LOGGED_IN, alice)
         db.session.commit()
         clock.shift(timedelta(days=90))
@@ -252,12 +250,12 @@ def test_the_purge_comes_once_an_hour(app: Flask, monotonic: list[float]) -> Non
 
 
 def test_rows_waiting_are_never_purged(app: Flask) -> None:
-    with time_machine.travel(NOW, tick=False) as clock:
+    with time_machine.travel(NOON, tick=False) as clock:
         ask(app)
         with app.app_context():
             row = outbox.claim()
             assert row is not None
-            outbox.settle(row, Outcome(Result.DEFERRED, until=NOW + timedelta(days=365, minutes=30)))
+            outbox.settle(row, Outcome(Result.DEFERRED, until=NOON + timedelta(days=365, minutes=30)))
         clock.shift(timedelta(days=365))
         Worker(app)._pass()
     assert len(rows(app)) == 1

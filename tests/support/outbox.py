@@ -1,13 +1,14 @@
-"""What the tests of the mail share: an application that mails through a test's server, and a look into its tables."""
+"""The outbox as tests use it: requests put in, delivery run once, and a look at rows, users and events."""
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Flask
-from sqlalchemy import select, update
+from sqlalchemy import event, select, update
 
 from pwreset import outbox
 from pwreset.clock import utcnow
@@ -16,7 +17,7 @@ from pwreset.models import OutboxMessage, SecurityEvent, User
 from pwreset.outbox import Outcome, Result
 from pwreset.outbox.delivery import deliver_pending
 from pwreset.request_info import RequestInfo
-from tests.support.app import MakeApp
+from tests.support.app import Inbox, MakeApp
 from tests.support.scripted_smtp import ScriptedServer
 from tests.support.smtp import SMTPServer
 
@@ -64,26 +65,6 @@ def merge(row: OutboxMessage, until: datetime) -> bool:
     return outcome is not None and outcome.result is Result.MERGED
 
 
-def deliver_in_threads(app: Flask, number: int) -> None:
-    """Deliver in several workers at the same time."""
-    together = threading.Barrier(number)
-    problems: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            together.wait(5)
-            deliver(app)
-        except BaseException as error:  # noqa: BLE001 (a thread's failure is the test's)
-            problems.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert problems == []
-
-
 def rows(app: Flask) -> list[OutboxMessage]:
     """Return what is in the outbox, oldest first."""
     with app.app_context():
@@ -129,8 +110,6 @@ def assert_uncharged(app: Flask, number: int = 1) -> None:
 @contextmanager
 def listening(app: Flask, hear: Callable[[str], None]):
     """Tell every SQL statement."""
-    from sqlalchemy import event
-
     def before(_connection, _cursor, statement, _parameters, _context, _many):
         hear(statement)
 
@@ -147,3 +126,21 @@ def assert_delivered(app: Flask, server: ScriptedServer, number: int = 1) -> Non
     """The server has the emails, and the outbox is empty."""
     assert len(server.received) == number
     assert rows(app) == []
+
+
+def subjects(inbox: Inbox) -> list[str]:
+    """Return the subjects of the emails in the mailbox, oldest first."""
+    return [str(mail["Subject"]) for mail in inbox.emails()]
+
+
+def deliver_in_threads(app: Flask, number: int) -> None:
+    """Deliver in so many threads at once; an exception of one is raised here."""
+    together = threading.Barrier(number)
+
+    def work() -> None:
+        together.wait(5)
+        deliver(app)
+
+    with ThreadPoolExecutor(number) as pool:
+        for job in [pool.submit(work) for _ in range(number)]:
+            job.result()
