@@ -30,7 +30,7 @@ SCALE = {"psycopg", "redis", "celery", "kombu", "amqp", "billiard", "vine"}
 
 def test_what_only_several_machines_need_is_not_imported(tmp_path: Path) -> None:
     done = run(tmp_path, "-c", VISIT.replace("{SCALE}", repr(SCALE)))
-    assert done.stdout.splitlines() == [
+    assert [line for line in done.stdout.splitlines() if not line.startswith("Upgraded to ")] == [
         "/register/ 302",
         "/login/ 200",
         "/password-reset/ 302",

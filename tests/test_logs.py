@@ -61,13 +61,13 @@ def test_a_mail_is_named_by_its_ids_and_not_by_its_address(make_app: MakeApp, li
         ask(app)
         deliver(app)
     refused, sent = (line for line in lines() if line["logger"] == "pwreset.outbox.delivery")
-    assert (refused["level"], refused["mail"], refused["kind"], refused["attempts"]) == (
+    assert (refused["level"], refused["email_id"], refused["kind"], refused["attempts"]) == (
         "WARNING",
         1,
         "password_reset",
         0,
     )
-    assert (sent["level"], sent["mail"], sent["kind"]) == ("INFO", 2, "password_changed")
+    assert (sent["level"], sent["email_id"], sent["kind"]) == ("INFO", 2, "password_changed")
     assert len(refused["message_id"]) == 32
     assert "alice" not in json.dumps([refused, sent])
 

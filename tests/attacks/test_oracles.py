@@ -246,7 +246,7 @@ def test_a_mail_server_that_is_away_tells_nothing(engine: str, sites: MakeSite) 
     assert created.returncode == 0
     walk = asks("/password-reset/")
     before = {sort: shown_to(site.person(), walk, typed) for sort, typed in two.items()}
-    until(lambda: "No mail" in site.server.log(), "a warning")
+    until(lambda: "No email" in site.server.log(), "a warning")
     after = {sort: shown_to(site.person(), walk, typed) for sort, typed in two.items()}
     assert before == after == dict.fromkeys(two, before[NOBODY])
 

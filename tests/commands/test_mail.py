@@ -46,7 +46,7 @@ def test_each_step_is_printed_and_ok(gmail: SMTPServer, make_app: MakeApp) -> No
     connect = f"connect to localhost:{gmail.port} ... "
     assert result.output.splitlines() == [
         *(f"{step}ok" for step in [connect, *STEPS]),
-        "The mail server works. --to ADDRESS sends a test mail.",
+        "The mail server works. --to ADDRESS sends a test email.",
     ]
     assert result.exit_code == 0
     assert (gmail.logins, gmail.messages) == (1, [])
@@ -55,7 +55,7 @@ def test_each_step_is_printed_and_ok(gmail: SMTPServer, make_app: MakeApp) -> No
 def test_a_test_mail_is_sent_where_it_is_asked_for(gmail: SMTPServer, make_app: MakeApp) -> None:
     app = app_for(make_app, gmail, **SECURE, SITE_NAME="The Library")
     result = check(app, "--to", "alice@example.com")
-    assert result.output.splitlines()[-2:] == ["send the test mail ... ok", "The mail server works."]
+    assert result.output.splitlines()[-2:] == ["send the test email ... ok", "The mail server works."]
     assert result.exit_code == 0
     [record] = gmail.wait_for(1)
     assert record.rcpt_tos == ["alice@example.com"]
@@ -69,7 +69,7 @@ def test_a_relay_is_checked_without_tls_and_login(make_app: MakeApp) -> None:
         assert len(server.messages) == 1
     assert [line.partition(" ...")[0] for line in result.output.splitlines()] == [
         f"connect to localhost:{server.port}",
-        "send the test mail",
+        "send the test email",
         "The mail server works.",
     ]
 
@@ -163,8 +163,8 @@ def test_a_refused_connection_is_told(make_app: MakeApp) -> None:
         ("STARTTLS", "switch to TLS, and check the certificate"),
         ("HANDSHAKE", "switch to TLS, and check the certificate"),
         ("AUTH", "log in"),
-        ("MAIL", "send the test mail"),
-        ("DOT", "send the test mail"),
+        ("MAIL", "send the test email"),
+        ("DOT", "send the test email"),
     ],
 )
 def test_a_silent_server_is_told_after_the_timeout(
@@ -183,7 +183,7 @@ def test_a_silent_server_is_told_after_the_timeout(
     [
         ("CONNECT", "connect to localhost:{}"),
         ("AUTH", "log in"),
-        ("MAIL", "send the test mail"),
+        ("MAIL", "send the test email"),
     ],
 )
 def test_a_server_that_never_ends_is_cut_and_told(
@@ -216,9 +216,9 @@ def test_the_port_for_starttls_asked_with_tls_from_the_first_byte_is_told(gmail:
     [
         ({"CONNECT": "554 5.7.1 Go away"}, "connect to localhost:{}", "answered 554"),
         ({"CONNECT": CLOSE}, "connect to localhost:{}", "closed the connection"),
-        ({"MAIL": "550 5.7.1 No"}, "send the test mail", "EMAIL_FROM"),
-        ({"RCPT": "550 5.1.1 Who is alice@example.com?"}, "send the test mail", "refused the recipient (550)"),
-        ({"DOT": "554 5.7.1 Spam"}, "send the test mail", "refused the mail (554)"),
+        ({"MAIL": "550 5.7.1 No"}, "send the test email", "EMAIL_FROM"),
+        ({"RCPT": "550 5.1.1 Who is alice@example.com?"}, "send the test email", "refused the recipient (550)"),
+        ({"DOT": "554 5.7.1 Spam"}, "send the test email", "refused the mail (554)"),
     ],
 )
 def test_a_refusal_is_told_by_its_code(script: dict[str, Behaviour], step: str, word: str, make_app: MakeApp) -> None:
@@ -231,7 +231,7 @@ def test_a_refusal_is_told_by_its_code(script: dict[str, Behaviour], step: str, 
 def test_without_a_mail_server_the_check_says_where_mail_goes(app: Flask) -> None:
     result = check(app)
     assert result.exit_code == 1
-    assert "kept in the mailbox" in result.output
+    assert "kept in the local mailbox" in result.output
     assert "EMAIL_USER" in result.output
 
 

@@ -45,7 +45,7 @@ TOTALS = [
     "requests",
     "delivered",
     "merged",
-    "for nobody",
+    "no recipient",
     "retried",
     "failed",
     "expired",
@@ -74,7 +74,7 @@ def test_the_status_tells_what_waits_for_how_long_and_what_failed(app: Flask) ->
     lines = result.output.splitlines()
     assert [line.split() for line in lines[:3]] == [["due", "2"], ["waiting", "1"], ["failed", "1"]]
     assert lines[3] == "The oldest has been due for 90 s."
-    assert lines[4].startswith("Mail has been due for more than a minute, and no worker takes it.")
+    assert lines[4].startswith("Email has been due for more than a minute, and no worker delivers it.")
     assert lines[6:8] == ["So far:", "requests          4"]
     assert lines[-2] == "The last failures (`flask outbox retry` sends them again):"
     assert lines[-1] == "2030-01-01 00:00:00  password_changed 1: the mail server refused the recipient (550)"

@@ -153,7 +153,7 @@ class TestSetPassword:
     def test_the_new_password_works_and_the_old_one_does_not(self, app, users, alice, visitor):
         result = users("set-password", ALICE, "--password-stdin", stdin=f"{NEW_PASSWORD}\n")
         assert (result.exit_code, result.stderr) == (0, "")
-        assert result.stdout == "The password is set, every session has ended, and the owner is told by mail.\n"
+        assert result.stdout == "The password is set, every session has ended, and the owner gets an email.\n"
         assert visitor.log_in(password=PASSWORD).status_code == 200
         assert visitor.log_in(password=NEW_PASSWORD).location == "/account/"
 
@@ -284,7 +284,7 @@ class TestResetLink:
         link = result.stdout.removesuffix("\n")
         assert link.startswith("http://127.0.0.1:5000/password-reset-confirm/")
         assert not any(letter.isspace() for letter in link)
-        assert result.stderr == "It works once, within 1 hour. Whoever has it can set the password.\n"
+        assert result.stderr == "It works once, within 1 hour. Anyone who has it can set the password.\n"
         assert visitor.choose(link).location == "/password-reset-complete/"
         assert visitor.log_in(password=NEW_PASSWORD).location == "/account/"
         assert "new_password1" not in Visitor(app).open_link(link).text

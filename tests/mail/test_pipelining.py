@@ -131,7 +131,7 @@ def test_a_recipient_that_a_server_is_stuck_over_does_not_hold_up_the_others(fai
 
 
 def test_commands_go_together_again_after_a_while(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(smtp, "ONE_BY_ONE", 0)
+    monkeypatch.setattr(smtp, "NO_PIPELINING", 0)
     with ScriptedServer({**TAKES_BOTH, "MAIL": Step(""), "RCPT": [CLOSE, WAITS_FOR_BOTH["RCPT"]]}) as server:
         app = app_for(make_app, server)
         ask(app)

@@ -21,7 +21,7 @@ def ask(app: Flask) -> tuple[int, object]:
 
 
 def asking() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "asking"]
+    return [thread for thread in threading.enumerate() if thread.name == "call-with-timeout"]
 
 
 def test_a_site_that_can_serve_says_so_to_many_at_once(app: Flask) -> None:

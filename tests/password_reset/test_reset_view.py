@@ -369,7 +369,7 @@ def test_options_of_a_mail_travel_with_its_row(app, mount, visitor) -> None:
 
 @pytest.mark.parametrize("context", [{"user": object()}, {"now": {1, 2}}, {"text": b"bytes"}, "text", [1], {(1, 2): 3}])
 def test_extra_email_context_that_could_not_be_stored_is_refused_at_once(context) -> None:
-    with pytest.raises(TypeError, match=r"^extra_email_context must be a dict of JSON values, since the mail is writ"):
+    with pytest.raises(TypeError, match=r"^extra_email_context must be a dict of JSON values, since the email is writ"):
         PasswordResetView.as_view("page", extra_email_context=context)
 
 

@@ -8,11 +8,11 @@ from tests.support.instance import OBSERVER, STARTED, Instance, Serve
 from tests.support.servers import Browser, Gunicorn
 from tests.support.smtp import SMTPServer
 
-TELL_THE_WATCH = """
+REPORT_THE_TIMER = """
 start_timer = threading.Timer.start
 def observed_timer(self):
-    if getattr(self.function, "__qualname__", "") == "Watch._look":
-        print("watch set", flush=True)
+    if getattr(self.function, "__qualname__", "") == "StallMonitor._check":
+        print("timer set", flush=True)
     start_timer(self)
 threading.Timer.start = observed_timer
 """
@@ -39,12 +39,12 @@ def test_mail_that_nobody_delivers_is_told_by_healthz_and_the_log_until_a_worker
 ):
     with SMTPServer() as mail_server:
         relay = {"EMAIL_PORT": mail_server.port, "PYTHONPATH": observer}
-        (observer / "sitecustomize.py").write_text(OBSERVER + TELL_THE_WATCH, encoding="utf-8")
+        (observer / "sitecustomize.py").write_text(OBSERVER + REPORT_THE_TIMER, encoding="utf-8")
         server = serve(Gunicorn, *FOREIGN, **relay)
-        assert "watch set" not in server.log()
+        assert "timer set" not in server.log()
         assert Browser(server).submit("/register/", email="new@example.com").status == 302
         assert STARTED not in server.log()
-        until(lambda: "watch set" in server.log(), "the timer that will say it in the log, if nobody asks for /healthz")
+        until(lambda: "timer set" in server.log(), "the timer that logs it without a request for /healthz")
         assert health(server) == (200, {"status": "ok"})
         a_minute_passes(instance)
         assert health(server) == (200, {"status": "mail is not delivered"})

@@ -122,7 +122,7 @@ def test_between_new_code_and_its_migration_the_site_is_served(instance: Instanc
 
 
 def change(project: Path, old: str, new: str) -> None:
-    file = project / "pwreset" / "errors.py"
+    file = project / "pwreset" / "web" / "errors.py"
     text = file.read_text(encoding="utf-8")
     assert old in text
     file.write_text(text.replace(old, new), encoding="utf-8")
