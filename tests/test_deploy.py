@@ -100,7 +100,7 @@ def test_every_service_is_fenced_in_and_reads_the_same_settings(path: Path):
     assert {name: COMMON[name] for name in HARDENING} == HARDENING
 
 
-def test_a_mail_under_way_may_take_its_time_when_a_service_stops():
+def test_an_email_under_way_may_take_its_time_when_a_service_stops():
     assert int(COMMON["TimeoutStopSec"]) > SETTINGS["EMAIL_DEADLINE"].high + 10  # gunicorn.conf.py adds 10
 
 

@@ -169,7 +169,7 @@ def test_a_long_address_is_refused_before_anything_looks_into_it(site: Site, sor
     ["a@" + "a." * 120 + "com", "\u0390" * 60 + "@example.com", "a" * 64 + "@" + "\u6f22" * 15 + ".com"],
     ids=["labels", "what unfolds", "Punycode"],
 )
-def test_the_longest_addresses_hold_up_nobodys_mail(site: Site, address: str) -> None:
+def test_the_longest_addresses_hold_up_nobodys_email(site: Site, address: str) -> None:
     """CVE-2023-36053, CVE-2024-3651: what the form takes the worker must bear."""
     for path in ("/register/", "/password-reset/"):
         assert site.person().post_form(path, {}, email=address).status == 302
@@ -382,7 +382,7 @@ def test_an_address_bar_that_is_no_text_breaks_no_page(site: Site, sort: str) ->
 
 @on_postgresql  # which takes no NUL in a text
 @pytest.mark.parametrize("name", ["User-Agent", "Accept-Language", "X-Forwarded-For", "Cookie", "Authorization"])
-def test_a_header_that_is_no_text_stops_no_mail(site: Site, name: str) -> None:
+def test_a_header_that_is_no_text_stops_no_email(site: Site, name: str) -> None:
     """ASVS 16.5.3: what is kept of a request goes into the database and into the mail."""
     account, person = site.account(), site.person()
     body = filled_in(person, "/password-reset/") + b"&email=" + account.email.encode()

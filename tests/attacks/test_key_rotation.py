@@ -32,7 +32,7 @@ class Rotation:
         plain: signed in under the first key, and not remembered.
         remembered: the same, and remembered.
         forms: open since the first key, by what made them.
-        links: one of each purpose, mailed under the first key.
+        links: one of each purpose, emailed under the first key.
     """
 
     rotated: Site
@@ -96,7 +96,7 @@ def test_a_form_that_was_open_is_taken_as_long_as_its_key_is_a_fallback(rotation
 
 
 @pytest.mark.parametrize("purpose", PAGES)
-def test_a_mailed_link_lives_as_long_as_its_key_is_a_fallback(rotation: Rotation, purpose: str):
+def test_an_emailed_link_lives_as_long_as_its_key_is_a_fallback(rotation: Rotation, purpose: str):
     """ASVS 11.2.2, 13.3.4."""
     link = rotation.links[purpose]
     assert is_alive(rotation.rotated, link)

@@ -21,7 +21,7 @@ from tests.support.passwords import NEW_PASSWORD
 from tests.support.raw_http import send
 from tests.support.site import Account, MakeSite, Site
 
-pytestmark = on_sqlite  # a log, a page and a mail are the same on both
+pytestmark = on_sqlite  # a log, a page and an email are the same on both
 LOUD = {"GUNICORN_CMD_ARGS": "--access-logfile - --log-level debug"}
 # All that moves a terminal's cursor, colours it, or begins a line for some reader: C0, DEL, C1, U+2028, U+2029, bidi.
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -192,7 +192,7 @@ def test_events_show_nothing_of_what_a_client_calls_itself(engine: str, sites: M
 
 @pytest.mark.parametrize("local", TEMPLATES)
 def test_an_address_is_no_template(site: Site, local: str) -> None:
-    """ASVS 1.3.7, 1.2.1: a name in a mail was one (HackerOne 125980); what is a valid address shows as it is."""
+    """ASVS 1.3.7, 1.2.1: a name in an email was one (HackerOne 125980); what is a valid address shows as it is."""
     email = f"{local}.{token_hex(4)}@example.com"
     person = site.person()
     page = person.submit("/register/", email=email)

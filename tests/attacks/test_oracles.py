@@ -205,7 +205,7 @@ def test_the_walks_go_where_they_should(site: Site, people: dict[str, str]) -> N
 
 
 def test_a_spelling_of_ones_own_tells_no_more(site: Site, few: dict[str, str]) -> None:
-    """ASVS 6.3.8, CVE-2019-19844: full-width letters find the account, in the mail and nowhere else."""
+    """ASVS 6.3.8, CVE-2019-19844: full-width letters find the account, in the email and nowhere else."""
     wide = {
         sort: "".join(chr(ord(letter) + 0xFEE0) for letter in typed[:12]) + typed[12:] for sort, typed in few.items()
     }
@@ -228,7 +228,7 @@ def test_who_is_signed_in_learns_no_more_of_others(site: Site, people: dict[str,
 @pytest.mark.parametrize(
     ("stage", "reply"), [("rcpt_reply", "550 5.1.1 No such user"), ("data_reply", "451 4.3.0 Later")]
 )
-def test_a_mail_that_is_refused_tells_nothing(
+def test_an_email_that_is_refused_tells_nothing(
     site: Site, few: dict[str, str], path: str, stage: str, reply: str
 ) -> None:
     """CVE-2024-45231: requests for those who have an account failed with their mail."""

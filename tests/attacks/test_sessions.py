@@ -163,7 +163,7 @@ def test_logging_in_as_another_leaves_nothing_of_the_first(site: Site):
     assert not any(first.email in person.get(path).text for path in pages)
 
 
-def test_the_form_of_the_first_is_useless_once_another_is_logged_in(site: Site):
+def test_the_form_of_the_first_is_rejected_once_another_is_logged_in(site: Site):
     """ASVS 3.5.1, 7.2.4: a tab that was left open does not act for whoever came next."""
     first, second, person = site.account("first"), site.account("second"), site.person()
     person.log_in(first)
@@ -193,7 +193,7 @@ def test_setting_the_password_of_another_signs_out_who_was_here(site: Site):
 
 
 def test_nobody_is_logged_in_by_a_link(site: Site):
-    """ASVS 6.4.3: who reads somebody's mail has to leave a trace, a password that its owner does not know."""
+    """ASVS 6.4.3: who reads somebody's email has to leave a trace, a password that its owner does not know."""
     newcomer, person = site.account(), site.person()
     answer = person.choose(site.reset_link(newcomer))
     assert answer.headers["Location"].endswith("/password-reset-complete/")

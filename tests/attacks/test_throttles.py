@@ -1,6 +1,6 @@
 """Limits hold however a request is dressed up, and are turned against nobody else.
 
-Each client network has so many requests a minute for each form, each address so much mail, and each pair of address
+Each client network has so many requests a minute for each form, each address so much email, and each pair of address
 and network so many wrong passwords before it waits.
 """
 
@@ -63,7 +63,7 @@ numbers = count()
 
 
 def posts(person: Person, number: int, path: str = RESET, **headers: str) -> list[int]:
-    """Send a form that mails nobody so many times, and return the statuses; `{new}` is another address each time."""
+    """Send a form that emails nobody so many times, and return the statuses; `{new}` is another address each time."""
     fields = {"csrf_token": csrf_token(person.get(RESET)), "email": "no address", "password": "x"}
 
     def filled(text: str) -> str:
@@ -90,7 +90,7 @@ def test_the_limits_are_those_that_are_written_down(engine: str, sites: MakeSite
 
 
 @on_sqlite
-def test_whoever_is_limited_is_told_how_long(site: Site) -> None:
+def test_a_limited_client_sees_how_long_to_wait(site: Site) -> None:
     """RFC 6585 section 4, RFC 9110 section 10.2.3."""
     person = site.person()
     posts(person, LIMIT)
@@ -213,7 +213,7 @@ def test_nobody_uses_up_the_limit_of_another(site: Site) -> None:
     assert not is_limited(victim)
 
 
-# --- mail for one address
+# --- email for one address
 
 
 SPELLINGS = {
@@ -224,7 +224,7 @@ SPELLINGS = {
 }
 
 
-def test_no_spelling_of_an_address_gets_it_more_mail(site: Site) -> None:
+def test_no_spelling_of_an_address_gets_it_more_email(site: Site) -> None:
     """ASVS 2.4.1: a space or a capital letter made an address a new one, and a mailbox full."""
     account = site.account("kalin")
     site.let_an_hour_pass()
@@ -247,7 +247,7 @@ def test_an_address_that_resembles_another_is_another(site: Site, change: tuple[
 
 
 def waiting(site: Site, account: Account) -> int:
-    """Return how many mails wait to be sent to an account."""
+    """Return how many emails wait to be sent to an account."""
     ((number,),) = site.query("SELECT count(*) FROM outbox WHERE email_key = ?", account.email)
     return int(number)
 
@@ -266,7 +266,7 @@ def test_nobody_keeps_an_owner_from_resetting(site: Site) -> None:
 
 
 def test_an_owner_who_ends_a_strangers_links_need_not_wait_for_a_new_one(site: Site) -> None:
-    """ASVS 6.1.1: five mails an hour, all of them asked for by a stranger."""
+    """ASVS 6.1.1: five emails an hour, all of them asked for by a stranger."""
     account = site.account()
     site.query("DELETE FROM security_events WHERE kind = 'registered'")
     for number in range(5):

@@ -18,7 +18,7 @@ from tests.support.servers import Page
 from tests.support.site import Account, Site
 from tests.support.smtp import Record
 
-# A site where every mail was caused by the test at hand.
+# A site where every email was caused by the test at hand.
 SITE_SETTINGS = {"SITE_NAME": "Example", "OUTBOX_POLL_SECONDS": 0.05}
 EVE = "eve@evil.test"
 ASKING = pytest.mark.parametrize("path", ["/password-reset/", "/register/"])
@@ -45,7 +45,7 @@ def send(site: Site, path: str, content_type: str, body: str) -> tuple[Page, lis
 
 
 def recipients_of(mails: list[Record]) -> list[list[str]]:
-    """Return whom each mail was handed over for; its own To says the same."""
+    """Return whom each email was handed over for; its own To says the same."""
     assert all(", ".join(mail.rcpt_tos) == mail.message["To"] for mail in mails)
     return [mail.rcpt_tos for mail in mails]
 
@@ -79,8 +79,8 @@ def recipients_of(mails: list[Record]) -> list[list[str]]:
         '{{"email":"{victim}"}}',
     ],
 )
-def test_a_list_in_one_field_mails_nobody(site: Site, path: str, listed: str) -> None:
-    """CVE-2023-7028: GitLab mailed the link to each of two addresses, of which one was the victim's."""
+def test_a_list_in_one_field_emails_nobody(site: Site, path: str, listed: str) -> None:
+    """CVE-2023-7028: GitLab emailed the link to each of two addresses, of which one was the victim's."""
     answer, mailed = ask(site, path, listed.format(victim=site.victim.email, eve=EVE))
     assert (answer.status, mailed) == (200, [])
 
@@ -96,7 +96,7 @@ def test_a_list_in_one_field_mails_nobody(site: Site, path: str, listed: str) ->
         "email={victim}&email=",
     ],
 )
-def test_a_repeated_field_mails_nobody(site: Site, path: str, repeated: str) -> None:
+def test_a_repeated_field_emails_nobody(site: Site, path: str, repeated: str) -> None:
     """CVE-2023-7028, ASVS 15.3.7: of two fields one reader takes the first, another the last, a third both."""
     body = repeated.format(victim=quote(site.victim.email), eve=quote(EVE))
     answer, mailed = send(site, path, FORM, body)
@@ -126,7 +126,7 @@ def test_a_field_of_another_name_is_not_read(site: Site, beside: str) -> None:
         "user[email]={victim}",
     ],
 )
-def test_a_list_by_its_fields_names_mails_nobody(site: Site, path: str, body: str) -> None:
+def test_a_list_by_its_fields_names_emails_nobody(site: Site, path: str, body: str) -> None:
     """CVE-2023-7028: Rails makes a list of these, and PHP too."""
     answer, mailed = send(site, path, FORM, body.format(victim=quote(site.victim.email), eve=quote(EVE)))
     assert (answer.status == 302, mailed) == (False, [])
@@ -268,8 +268,8 @@ LETTERS = [
 
 
 @pytest.mark.parametrize(("stored", "typed", "same"), LETTERS)
-def test_a_reset_goes_to_the_letters_that_are_stored(site: Site, stored: str, typed: str, same: bool) -> None:
-    """CVE-2019-19844: Django compared without case, and mailed what was typed."""
+def test_a_reset_goes_to_the_spelling_that_is_stored(site: Site, stored: str, typed: str, same: bool) -> None:
+    """CVE-2019-19844: Django compared without case, and emailed what was typed."""
     rest = f".{token_hex(4)}@example.com"
     site.register(stored + rest)
     answer, mailed = ask(site, "/password-reset/", typed + rest)
@@ -277,7 +277,7 @@ def test_a_reset_goes_to_the_letters_that_are_stored(site: Site, stored: str, ty
 
 
 @pytest.mark.parametrize(("stored", "typed"), [(stored, typed) for stored, typed, same in LETTERS if same])
-def test_other_letters_of_an_address_register_no_second_account(site: Site, stored: str, typed: str) -> None:
+def test_another_spelling_of_an_address_registers_no_second_account(site: Site, stored: str, typed: str) -> None:
     """CVE-2019-19844, CVE-2020-7245: two accounts of one address, and one of them resets the other's password."""
     rest = f".{token_hex(4)}@example.com"
     site.register(stored + rest)
@@ -338,7 +338,7 @@ def test_a_reset_goes_to_the_domain_that_is_stored(site: Site, domain: str, type
         "{victim}?cc={eve}",
     ],
 )
-def test_an_address_with_syntax_of_its_own_mails_nobody(site: Site, path: str, ambiguous: str) -> None:
+def test_an_address_with_syntax_of_its_own_emails_nobody(site: Site, path: str, ambiguous: str) -> None:
     """CVE-2019-16056, CVE-2023-27043: Python's own parser took the wrong part of these; RFC 5322 allows some."""
     victim = site.victim.email
     local = victim.partition("@")[0]
@@ -403,7 +403,7 @@ def test_an_encoded_word_is_no_address(site: Site, path: str, encoded: str) -> N
         "' OR '1'='1'@example.com",
     ],
 )
-def test_a_reset_for_a_similar_address_mails_nobody(site: Site, other: str) -> None:
+def test_a_reset_for_a_similar_address_emails_nobody(site: Site, other: str) -> None:
     """CVE-2008-4106 (a name cut to the victim's), CVE-2019-9636 (characters that unfold), and relays of old."""
     victim = site.victim.email
     local = victim.partition("@")[0]

@@ -109,5 +109,5 @@ def keeping_page(browser_type: BrowserType, site: Site) -> Iterator[Page]:
 
 @pytest.fixture
 def address() -> str:
-    """Return an address nobody else uses: an account gets one mail a minute."""
+    """Return an address nobody else uses: an account gets one email a minute."""
     return f"{uuid4().hex[:12]}@example.com"

@@ -19,7 +19,7 @@ NOT_FOUND = "Failed to load resource: the server responded with a status of 404 
 
 
 def mailed(page, site, address):
-    """Make an account and open the mail that resets its password."""
+    """Make an account and open the email that resets its password."""
     site.add_account(address)
     ask_for_reset(page, address)
     open_mail(page, address, "Reset your password")
@@ -49,7 +49,7 @@ def test_a_form_whose_session_is_gone_says_so_and_leads_back_to_it(page, site, a
     expect(page).to_have_url(f"{site.url}/password-reset/done/")
 
 
-def test_a_new_password_sent_without_the_session_changes_nothing_and_the_mail_still_works(
+def test_a_new_password_sent_without_the_session_changes_nothing_and_the_email_still_works(
     page, site, address, complaints
 ):
     mailed(page, site, address)
@@ -172,7 +172,9 @@ def go_back_whole(page):
 
 
 @pytest.mark.parametrize("last_page", ["/logout/", "/account/"])
-def test_a_browser_that_keeps_pages_whole_drops_those_of_a_session_that_ended(keeping_page, site, address, last_page):
+def test_a_browser_with_a_back_forward_cache_drops_the_pages_of_an_ended_session(
+    keeping_page, site, address, last_page
+):
     """ASVS 5.0, 14.3.1. Chromium keeps pages with `no-store` too, and drops them when a cookie changes."""
     page = keeping_page
     site.add_account(address)

@@ -96,7 +96,7 @@ class Crowd:
     def book_what_came_of_the_unanswered(self) -> int:
         """Take for accepted, as if answered, every request without an answer that was stored; return how many.
 
-        Nobody was promised anything about them, but the books have to know whose mail it is.
+        Nobody was promised anything about them, but the books have to know whose email it is.
         """
         mailed = {address for address, _ in kept_by(self.site.mail)}
         known = [address for address, has_account in self.unanswered if has_account and address in mailed]
@@ -154,7 +154,7 @@ def test_kills_of_random_processes_under_traffic_lose_nothing(
     open_site: OpenSite, mail: ScriptedServer, engine: str
 ) -> None:
     kills = KILLS[engine]
-    mail.behave({"DOT": drip(0.02)})  # 0.3 s for each mail, so that many are hit in mid-send
+    mail.behave({"DOT": drip(0.02)})  # 0.3 s for each email, so that many are hit in mid-send
     site = open_site(mail, (), **SETTINGS)
     if os.environ.get("CI") == "true":
         site.soon = SOON_ON_CI

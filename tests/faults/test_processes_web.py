@@ -1,4 +1,4 @@
-"""A web process that is killed while somebody asks: what was answered is mailed, what was not stored never is."""
+"""A web process that is killed while somebody asks: what was answered is emailed, what was not stored never is."""
 
 import os
 import signal
@@ -61,7 +61,7 @@ def test_a_request_whose_web_process_is_killed_before_its_commit_was_never_made(
 
 
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
-def test_a_request_whose_web_process_is_killed_between_its_commit_and_the_answer_is_mailed(
+def test_a_request_whose_web_process_is_killed_between_its_commit_and_the_answer_is_emailed(
     open_site: OpenSite, mail: ScriptedServer, database
 ) -> None:
     with PostgreSQLLine(database.settings["DATABASE_URL"]) as line:
@@ -74,7 +74,7 @@ def test_a_request_whose_web_process_is_killed_between_its_commit_and_the_answer
             line.keep_back.clear()
             kill_children(site, server)
         assert [row.address for row in site.tables.waiting()].count(ADDRESS) == 1
-        shape = site.people.answers[0].shape  # the books take it for answered, so that its mail is expected
+        shape = site.people.answers[0].shape  # the books take it for answered, so that its email is expected
         site.people.answers.append(Answer(ADDRESS, known=True, status=302, shape=shape, seconds=0))
         site.mended()
         site.start(OutboxRun)
@@ -87,7 +87,7 @@ def test_a_request_whose_web_process_is_killed_between_its_commit_and_the_answer
         )
 
 
-def test_a_request_whose_web_server_is_killed_after_the_answer_is_mailed_after_the_next_start(
+def test_a_request_whose_web_server_is_killed_after_the_answer_is_emailed_after_the_next_start(
     open_site: OpenSite, mail: ScriptedServer
 ) -> None:
     site = open_site(

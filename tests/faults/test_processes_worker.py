@@ -1,4 +1,4 @@
-"""A worker that is killed, frozen or told to stop while a mail is under way, and eight of them at once."""
+"""A worker that is killed, frozen or told to stop while an email is under way, and eight of them at once."""
 
 import os
 import signal
@@ -67,7 +67,7 @@ def test_a_worker_frozen_past_its_lease_is_stood_in_for_and_does_no_harm_when_it
     site.mended()
     site.people.ask(2)
     site.settle()
-    frozen.terminate()  # it ends after the mail under way, so no copy can come later
+    frozen.terminate()  # it ends after the email under way, so no copy can come later
     assert frozen.wait() == 0
     site.remember_processes()
     site.check(
@@ -143,7 +143,7 @@ def test_a_worker_frozen_past_its_lease_before_a_merge_does_not_count_it_again(
 
 
 @pytest.mark.parametrize("kind", [Gunicorn, FlaskRun, OutboxRun])
-def test_a_worker_that_gets_sigterm_in_mid_send_sends_that_mail_once_and_leaves_the_rest(
+def test_a_worker_that_gets_sigterm_in_mid_send_sends_that_email_once_and_leaves_the_rest(
     open_site: OpenSite, mail: ScriptedServer, kind: type[Server]
 ) -> None:
     mail.behave({"DOT": [drip(0.4), USUAL]})
@@ -168,7 +168,7 @@ def test_a_worker_that_gets_sigterm_in_mid_send_sends_that_mail_once_and_leaves_
 
 
 @pytest.mark.timeout(240)
-def test_eight_workers_send_five_hundred_mails_each_once(open_site: OpenSite, mail: ScriptedServer) -> None:
+def test_eight_workers_send_five_hundred_emails_each_once(open_site: OpenSite, mail: ScriptedServer) -> None:
     site = open_site(mail, OUTBOX_WORKER="none")
     more = [f"more-{number:03}@example.com" for number in range(500 - len(ACCOUNTS))]
     site.tables.add_accounts(more)

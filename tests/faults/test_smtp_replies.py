@@ -30,7 +30,7 @@ def test_a_lost_acknowledgement_brings_one_more_copy_with_the_same_message_id(
 
 
 @pytest.mark.parametrize(("fault", "behaviour"), [("silent at QUIT", SILENT), ("cut at QUIT", CLOSE)])
-def test_a_server_that_fails_at_quit_has_every_mail_once(
+def test_a_server_that_fails_at_quit_has_every_email_once(
     open_site: OpenSite, mail: ScriptedServer, fault: str, behaviour
 ) -> None:
     mail.behave({"QUIT": behaviour})

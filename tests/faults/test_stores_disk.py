@@ -1,4 +1,4 @@
-"""A disk without room: everybody is answered alike, and what was accepted is mailed once there is room again."""
+"""A disk without room: everybody is answered alike, and what was accepted is emailed once there is room again."""
 
 import shutil
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class SQLiteElsewhere(SQLite):
 
 
 class Mailbox:
-    """The mail that is kept in a folder, in the place of a mail server.
+    """The email that is kept in a folder, in the place of a mail server.
 
     Args:
         folder: the mailbox.
@@ -46,7 +46,7 @@ class Mailbox:
 
     @property
     def received(self) -> list[bytes]:
-        """The mails, oldest first."""
+        """The emails, oldest first."""
         return [path.read_bytes() for path in self._files()]
 
     @property
@@ -107,7 +107,7 @@ class TestOfTheDatabase:
 
 
 @pytest.mark.parametrize("disk", [1], indirect=True)
-def test_a_full_mailbox_keeps_mail_waiting_until_there_is_room(
+def test_a_full_mailbox_keeps_email_waiting_until_there_is_room(
     disk: SmallDisk, open_site: OpenSite, tmp_path: Path
 ) -> None:
     (tmp_path / "mailbox").symlink_to(disk.folder)

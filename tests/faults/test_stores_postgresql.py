@@ -76,7 +76,7 @@ def test_celerys_workers_go_on_with_a_server_that_was_stopped_under_them(
         celery.check("PostgreSQL stopped", "`pg_ctl stop -m fast`, a mail under way; started 8 s later", lines, SEEN)
 
 
-def test_a_server_that_freezes_holds_answers_and_mail_back_and_loses_none(
+def test_a_server_that_freezes_holds_answers_and_email_back_and_loses_none(
     open_site: OpenSite, mail: ScriptedServer, database: PostgreSQLServer
 ) -> None:
     site = open_site(mail, (Gunicorn, OutboxRun), OUTBOX_WORKER="none")

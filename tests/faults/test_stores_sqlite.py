@@ -1,4 +1,4 @@
-"""SQLite that somebody else has locked: everybody is told so alike, and what was accepted before is mailed, once."""
+"""SQLite that somebody else has locked: everybody is told so alike, and what was accepted before is emailed, once."""
 
 import sqlite3
 from collections.abc import Iterator

@@ -72,7 +72,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(("step", "words"), [(HOUR, "an hour"), (DAY + HOUR, "a day and an hour")])
-def test_mail_goes_on_when_the_clock_is_set_on_and_back_again(
+def test_email_goes_on_when_the_clock_is_set_on_and_back_again(
     site: FaultSite, mail: ScriptedServer, clock: Clock, step: int, words: str
 ) -> None:
     site.people.ask(2)
@@ -93,7 +93,7 @@ def test_mail_goes_on_when_the_clock_is_set_on_and_back_again(
     clock.set(0)
     mail.come_back()
     site.mended()
-    for address in early:  # mailed a while from now, as it seems
+    for address in early:  # emailed a while from now, as it seems
         site.people.ask_for(address, known=True)
         site.people.ask_for(f"no-{address}", known=False)
     site.people.ask(1)
@@ -104,7 +104,7 @@ def test_mail_goes_on_when_the_clock_is_set_on_and_back_again(
 
 
 @pytest.mark.parametrize(("step", "words"), [(HOUR, "an hour"), (DAY, "a day")])
-def test_mail_goes_on_when_the_clock_is_set_back_and_on_again(
+def test_email_goes_on_when_the_clock_is_set_back_and_on_again(
     site: FaultSite, mail: ScriptedServer, clock: Clock, step: int, words: str
 ) -> None:
     early = site.people.ask(2)

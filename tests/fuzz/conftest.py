@@ -17,7 +17,7 @@ from tests.support.smtp import SMTPServer
 
 @pytest.fixture
 def cast(database: Database, tmp_path: Path) -> Iterator[Cast]:
-    """Return the people of a site of their own, which count no mails an hour."""
+    """Return the people of a site of their own, which count no emails an hour."""
     with SMTPServer() as mail_server:
         mails = {"EMAIL_HOURLY": 1000, "PASSWORD_RESET_TIMEOUT": 604800, "OUTBOX_POLL_SECONDS": 0.05}
         site = Site(tmp_path, database, mail_server, **mails)

@@ -34,9 +34,7 @@ def health(server: Gunicorn) -> tuple[int, dict[str, str]]:
     return page.status, json.loads(page.text)
 
 
-def test_mail_that_nobody_delivers_is_told_by_healthz_and_the_log_until_a_worker_is_there(
-    instance: Instance, serve: Serve, observer
-):
+def test_healthz_and_the_log_report_stalled_email_until_a_worker_runs(instance: Instance, serve: Serve, observer):
     with SMTPServer() as mail_server:
         relay = {"EMAIL_PORT": mail_server.port, "PYTHONPATH": observer}
         (observer / "sitecustomize.py").write_text(OBSERVER + TELL_THE_WATCH, encoding="utf-8")

@@ -59,7 +59,7 @@ class Site:
         return self._serve(Nginx, upstream or self.gunicorn.port, changes)
 
     def mail(self, number: int) -> EmailMessage:
-        """Wait for a mail, counted from 1, and return it."""
+        """Wait for an email, counted from 1, and return it."""
         return self.mail_server.wait_for(number, timeout=PATIENCE)[number - 1].message
 
 
@@ -107,7 +107,7 @@ def assert_secure(page: Page) -> None:
 
 
 @pytest.mark.parametrize("forged", [{}, FORGED], ids=["honest", "forged"])
-def test_the_whole_reset_works_over_tls_and_headers_that_a_client_sends_change_nothing(
+def test_a_complete_reset_works_over_tls_and_headers_that_a_client_sends_change_nothing(
     make_app: MakeApp, open_site: OpenSite, forged: dict[str, str]
 ):
     add_user(make_app(), ALICE, PASSWORD)

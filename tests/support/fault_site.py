@@ -3,8 +3,8 @@
 A test opens one, breaks something, lets people ask, mends it, says so, and ends with `check`: there everything that
 must hold after every fault is held, and a row for the table comes out.
 
-    def test_a_sentence_about_what_holds(open_site, mail):      # in test_<group>_<rest>.py, see `report.GROUPS`
-        site = open_site(mail, OUTBOX_LEASE_SECONDS=6)          # gunicorn with two workers, on SQLite
+    def test_a_sentence_about_what_holds(open_site, email):      # in test_<group>_<rest>.py, see `report.GROUPS`
+        site = open_site(email, OUTBOX_LEASE_SECONDS=6)          # gunicorn with two workers, on SQLite
         site.people.ask(3, again=2)                             # three accounts and three strangers, three times each
         ...                                                     # break something, and see what the test is about
         with site.people.asking():                              # people who go on asking meanwhile
@@ -48,12 +48,12 @@ class FaultSite(Instance):
     Args:
         folder: the instance folder.
         database: with its tables.
-        mail: the server that gets the mail.
+        email: the server that gets the mail.
         settings: for every process; None leaves one out.
         report: takes what `check` has seen, as the columns of the table.
 
     What a fault may do beyond the rules its test says before `check`: `statuses` that people may be answered (302),
-    `soon` (1 s) where not the mail is broken but what a request itself waits for, `right_clock = False` where the
+    `soon` (1 s) where not the email is broken but what a request itself waits for, `right_clock = False` where the
     moments in the tables are not this machine's, and `remember_processes()` after it ended or replaced some itself.
     """
 
@@ -119,12 +119,12 @@ class FaultSite(Instance):
         return "".join(server.log() for server in self.servers)
 
     def wait_until_no_mail_is_sent(self) -> str:
-        """Wait until a worker says that the mail server takes no mail; return the reason it gives."""
+        """Wait until a worker says that the mail server takes no email; return the reason it gives."""
         until(lambda: NO_MAIL in self.log(), "a warning that no mail is being sent")
         return self.log().partition(NO_MAIL)[2].partition("\n")[0]
 
     def open_a_link(self) -> None:
-        """Open the newest link that was mailed, if one was; whatever is answered, no log may have it."""
+        """Open the newest link that was emailed, if one was; whatever is answered, no log may have it."""
         link = books.link_in(self.mail)
         if link:
             server = self.people.server

@@ -31,7 +31,7 @@ PAGES = {
 
 @dataclass(frozen=True)
 class Link:
-    """The three parts of a mailed link's path."""
+    """The three parts of an emailed link's path."""
 
     page: str
     uid: str
@@ -39,7 +39,7 @@ class Link:
 
     @classmethod
     def of(cls, link: str) -> Self:
-        """Take a mailed link apart."""
+        """Take an emailed link apart."""
         return cls(*path_of(link).strip("/").split("/"))
 
     def __str__(self) -> str:

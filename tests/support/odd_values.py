@@ -53,7 +53,7 @@ ODD_TEXTS = (
     "a\tb",
     "%00",
 )
-# Erin is never asked for in a way that a form may take: no mail may come to her.
+# Erin is never asked for in a way that a form may take: no email may come to her.
 ODD_ADDRESSES = (
     "«alice»,«erin»",
     "«alice»;«erin»",

@@ -1,4 +1,4 @@
-"""What people and mail do while a store is away, the same for all stores.
+"""What people and email do while a store is away, the same for all stores.
 
 Decides how long a worker may need after it: a lease, and the pause of one that failed again and again.
 """

@@ -1,7 +1,7 @@
 """What may follow from a request, and whether it is what did follow.
 
 Decides after each request whether its answer, the log, every account and every session are as they may be, and at the
-end whether the mails, the log as a whole and the server's memory are. It asks the site from outside: over HTTP, by SQL,
+end whether the emails, the log as a whole and the server's memory are. It asks the site from outside: over HTTP, by SQL,
 and what it printed.
 """
 
@@ -174,7 +174,7 @@ class Books:
     # --- at the end
 
     def mails_were_asked_for(self) -> None:
-        """Each mail went to one address as it is stored, and to none more often than it was asked for."""
+        """Each email went to one address as it is stored, and to none more often than it was asked for."""
         until(self._all_mail_is_out, "an outbox where nothing waits")
         records = self.site.mail_server.messages[self._mails_before :]
         stored = {as_sent(address) for address in self._accounts()} - {self.cast.known["dora"], self.cast.known["erin"]}
@@ -190,7 +190,7 @@ class Books:
         assert came <= asked
 
     def no_secret_was_logged(self) -> None:
-        """Not one token of all mails that were sent is in the log, whole or its signature alone."""
+        """Not one token of all emails that were sent is in the log, whole or its signature alone."""
         texts = [record.message.as_string() for record in self.site.mail_server.messages]
         signatures = {token.partition(".")[2] for text in texts for token in TOKEN.findall(text.replace("=\n", ""))}
         assert len(signatures) > 5, "no tokens to look for"

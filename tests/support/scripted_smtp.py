@@ -46,7 +46,7 @@ RST = Step("", then="reset")
 
 @dataclass
 class Mail:
-    """One mail that came to a ScriptedServer with its final dot.
+    """One email that came to a ScriptedServer with its final dot.
 
     Args:
         content: as it came, without the dots that SMTP adds.
@@ -96,13 +96,13 @@ class ScriptedServer(LoopbackServer):
     """An SMTP server that does at each stage what a table says, and the usual thing elsewhere.
 
     The stages are the commands (EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, QUIT, ...) and HANDSHAKE (before
-    TLS), CONNECT (the greeting), BODY (after the first line of a mail), DOT (after its last, when the mail is
+    TLS), CONNECT (the greeting), BODY (after the first line of an email), DOT (after its last, when the email is
     kept). A behaviour is a reply, a Step, or a list of them, one for each time the stage is reached, over
     all connections; the last one repeats. A reply may hold several lines; they leave in one packet. A 421
     closes the connection. Every login is accepted.
 
-    `received` holds the content of every mail that came with its final dot, `mails` also what became of it,
-    `fragments` what came of mails that were cut before it; `in_clear` the stages that were reached outside TLS.
+    `received` holds the content of every email that came with its final dot, `mails` also what became of it,
+    `fragments` what came of emails that were cut before it; `in_clear` the stages that were reached outside TLS.
     """
 
     def __init__(
