@@ -1,4 +1,4 @@
-"""What deploy/ and docs/deploy.md name is there: commands, settings, units (test_nginx.py runs nginx itself)."""
+"""The commands, settings and units that deploy/ and docs/deploy.md name exist (test_nginx.py runs nginx itself)."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""What is remembered of an account's life, and what is not."""
+"""The security events of an account: what is recorded, what it contains, and what is left out."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""A token opens the page for one account, one purpose, one state and one stretch of time."""
+"""A token is valid for one account, one purpose, one state of the account and a limited time."""
 
 import base64
 import re

@@ -1,7 +1,7 @@
-"""No single request costs the site much, breaks it, or stays in its memory, whatever it is made of.
+"""No single request costs the site much time, breaks it, or stays in its memory.
 
-Slow senders are nginx's to bear: `test_slow_clients_do_not_hold_up_others` in tests/processes/test_nginx.py. So are
-floods beyond the limits of tests/attacks/test_throttles.py.
+nginx handles slow senders: `test_slow_clients_do_not_hold_up_others` in tests/processes/test_nginx.py. The limits
+against floods are in tests/attacks/test_throttles.py.
 """
 
 import gzip
@@ -309,7 +309,8 @@ def test_a_head_beyond_bounds_is_refused(site: Site, line: str, headers: list[st
 def test_a_length_that_is_none_is_refused(site: Site, sort: str) -> None:
     """ASVS 4.2.1, CVE-2024-1135, CVE-2024-6827: where a body ends must not be a matter of opinion."""
     person = site.person()
-    body = filled_in(person) + b"&email=nobody@example.com&password=x"  # a whole form: believed, it would be a 200
+    # a complete form: if it were accepted, the answer would be 200
+    body = filled_in(person) + b"&email=nobody@example.com&password=x"
     reply = post(person, "/login/", body, LENGTHS[sort].replace("{length}", str(len(body))))
     assert reply.status in {400, 411, 413, 501}
     assert serves(site)
@@ -320,7 +321,8 @@ def test_a_length_that_is_none_is_refused(site: Site, sort: str) -> None:
 def test_a_body_that_breaks_off_is_refused(site: Site, length: int, status: int) -> None:
     """ASVS 4.2.1."""
     person = site.person()
-    body = filled_in(person) + b"&email=nobody@example.com&password=x"  # whole so far: believed, it would be a 200
+    # complete so far: if it were accepted, the answer would be 200
+    body = filled_in(person) + b"&email=nobody@example.com&password=x"
     assert post(person, "/login/", body, f"Content-Length: {length}").status == status
     assert serves(site)
 
@@ -330,9 +332,9 @@ def test_a_body_that_breaks_off_is_refused(site: Site, length: int, status: int)
 def test_a_file_is_sent_once_at_most_whatever_ranges_are_asked_for(site: Site, ranges: str) -> None:
     """CVE-2011-3192, CVE-2025-62727."""
     reply = send(site, "GET /static/pico.min.css HTTP/1.1", f"Range: bytes={ranges}0-")
-    whole = send(site, "GET /static/pico.min.css HTTP/1.1")
+    complete = send(site, "GET /static/pico.min.css HTTP/1.1")
     assert reply.status in {200, 206, 416}
-    assert len(reply.text) <= len(whole.text)
+    assert len(reply.text) <= len(complete.text)
 
 
 # --- what is no text

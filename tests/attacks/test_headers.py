@@ -1,7 +1,7 @@
-"""Every answer tells the browser what it may do with it, and tells nobody what serves it.
+"""Every response carries the security headers, and none names the software that serves it.
 
-Pages, redirects, files and errors are walked as a visitor and signed in. What gunicorn itself answers to a request that
-is none (400, 414, 431) has no such headers: no browser sends one, and nginx answers them in its place.
+The tests open pages, redirects, files and errors as a visitor and signed in. gunicorn's own answers to malformed
+requests (400, 414, 431) lack the headers: no browser sends such a request, and nginx answers it first.
 """
 
 from collections.abc import Iterator

@@ -1,8 +1,7 @@
-"""No request chooses where an emailed link leads or whom an email is from: PUBLIC_URL and EMAIL_FROM alone do.
+"""No request chooses where an emailed link leads or who sends the email: only PUBLIC_URL and EMAIL_FROM do.
 
-Each attack asks for a reset of somebody else's password and names a host, port, scheme or path of the attacker's, in
-the ways that made other systems email it to the victim. Either it is refused and nobody is emailed, or the email is an
-honest one.
+Each attack requests a reset for somebody else and names a host, port, scheme or path of the attacker, in the ways that
+made other systems email it to the victim. Either the request is refused and nobody is emailed, or the email is correct.
 """
 
 import re
@@ -333,7 +332,7 @@ def test_every_email_that_a_stranger_asks_for_leads_to_the_public_url(
 
 
 def test_the_notice_of_a_new_password_leads_to_the_public_url(site: Site) -> None:
-    """CVE-2023-49097: whoever used the link chose the headers of the request that causes the notice."""
+    """CVE-2023-49097: the person who used the link chose the headers of the request that causes the notice."""
     account, thief = site.account(), site.person(**POISON)
     link = site.reset_link(account)
     [notice] = site.emails_caused_by(lambda: thief.choose(link))

@@ -1,6 +1,6 @@
-"""What a client sends stays what it is: no line of a log, no control of a terminal, no HTML, no template, no format.
+"""What a client sends cannot forge a log line, control a terminal, or act as HTML, a template or a format string.
 
-The logs are those of a site that writes down every request (gunicorn's access log, and its debug lines).
+The logs are those of a site that records every request (gunicorn's access log, and its debug lines).
 """
 
 import json
@@ -89,7 +89,7 @@ def victim_of(site: Site) -> Account:
 
 
 def assert_honest(site: Site, since: int) -> None:
-    """All that was logged since a length are whole lines, each of the kind it should be, without control characters."""
+    """Everything logged since then is complete lines of the expected kind, without control characters."""
     new = site.server.log()[since:]
     lines = [line for line in new.split("\n") if line]
     assert lines

@@ -1,7 +1,7 @@
-"""Nothing that the site answers, keeps in a browser or writes down at once tells whether an address has an account.
+"""No answer, cookie or stored row that a stranger can see reveals whether an address has an account.
 
-What is left is time. That no hash is skipped shows here; smaller differences are measured by `make timing`, since no
-test of some seconds could tell them from the machine's own.
+Time is measured by `make timing`; here the tests only show that no hash is skipped, because a test of some seconds
+cannot distinguish smaller differences from noise.
 """
 
 import re
@@ -205,10 +205,8 @@ def test_the_walks_go_where_they_should(site: Site, people: dict[str, str]) -> N
 
 
 def test_a_spelling_of_ones_own_tells_no_more(site: Site, few: dict[str, str]) -> None:
-    """ASVS 6.3.8, CVE-2019-19844: full-width letters find the account, in the email and nowhere else."""
-    wide = {
-        sort: "".join(chr(ord(letter) + 0xFEE0) for letter in typed[:12]) + typed[12:] for sort, typed in few.items()
-    }
+    """ASVS 6.3.8, CVE-2019-19844: full-width characters find the account, and only the email shows it."""
+    wide = {sort: "".join(chr(ord(char) + 0xFEE0) for char in typed[:12]) + typed[12:] for sort, typed in few.items()}
     for walk in (asks("/password-reset/"), asks("/register/"), logs_in(WRONG)):
         assert_alike(site, walk, wide)
 
@@ -246,7 +244,7 @@ def test_a_mail_server_that_is_away_tells_nothing(engine: str, sites: MakeSite) 
     assert created.returncode == 0
     walk = asks("/password-reset/")
     before = {sort: shown_to(site.person(), walk, typed) for sort, typed in two.items()}
-    until(lambda: "No mail" in site.server.log(), "a warning")
+    until(lambda: "No email" in site.server.log(), "a warning")
     after = {sort: shown_to(site.person(), walk, typed) for sort, typed in two.items()}
     assert before == after == dict.fromkeys(two, before[NOBODY])
 
@@ -264,7 +262,7 @@ def test_a_failed_login_writes_as_much_for_every_address(site: Site, people: dic
 
 
 def written_by(site: Site, act: Callable[[], object]) -> tuple[int, int]:
-    """Return how many failures were counted, and how many were told."""
+    """Return how many failures were counted, and how many were recorded as events."""
     before = rows(site)
     act()
     return tuple(after - then for after, then in zip(rows(site), before, strict=True))
@@ -272,8 +270,8 @@ def written_by(site: Site, act: Callable[[], object]) -> tuple[int, int]:
 
 def rows(site: Site) -> tuple[int, int]:
     ((counted,),) = site.query("SELECT count(*) FROM login_failures")
-    ((told,),) = site.query("SELECT count(*) FROM security_events WHERE kind = 'login_failed'")
-    return counted, told
+    ((recorded,),) = site.query("SELECT count(*) FROM security_events WHERE kind = 'login_failed'")
+    return counted, recorded
 
 
 @on_sqlite  # a hash takes no database

@@ -1,4 +1,4 @@
-"""Whatever is sent at the same moment, each link, password and turn is used once."""
+"""Of requests sent at the same moment, each link, password and cooldown slot is used once."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -113,7 +113,7 @@ def test_a_login_during_a_reset_does_not_outlive_it(site: Site, attempt: int):
 
 
 def test_of_a_change_and_a_reset_one_wins(site: Site):
-    """ASVS 15.4.2: whoever is second is told so, and has changed nothing."""
+    """ASVS 15.4.2: the second request gets an error and changes nothing."""
     account, attacker, owner = site.account(), site.person(), site.person()
     attacker.log_in(account)
     form = owner.get(path_of(site.reset_link(account)))
@@ -207,7 +207,7 @@ def waiting(site: Site, email: str) -> list[float]:
 
 
 def mails_at_once(site: Site, email: str) -> int:
-    """Wait until what was asked for is emailed, merged or put off to the next turn; return how many emails came."""
+    """Wait until every request is emailed, merged or deferred; return how many emails were sent."""
     leased = "SELECT count(*) FROM outbox WHERE address = ? AND leased"
     # Of each process, one that found the others' under way may wait.
     until(

@@ -1,6 +1,6 @@
-"""A thief of the database, a backup or a log finds no password, no link, no session and no key in it.
+"""Somebody who steals the database, a backup or a log finds no password, link, session or key in it.
 
-One account lives a whole life on a site that writes down every request; then all that is kept anywhere is searched.
+One account goes through every step on a site that records every request. Then the tests search all that was stored.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""What a client chooses never becomes a command, a header or a line of a mail.
+"""What a client enters never becomes an SMTP command, a header or a line of an email.
 
-Looks at what comes to the mail server, byte for byte. An attack is refused and nobody is emailed; or there is one email
-for one recipient, and it is the email that an honest request causes, but for time, link and network address.
+The tests read what reaches the mail server, byte for byte. Either an attack is refused and nobody is emailed, or
+there is one email for one recipient, equal to that of an honest request except for time, link and network address.
 """
 
 import re

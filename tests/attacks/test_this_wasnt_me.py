@@ -1,4 +1,4 @@
-"""An owner who reads their email takes the account back, whatever somebody else did first."""
+"""An owner who reads the email gets the account back, whatever somebody else did first."""
 
 import re
 from collections.abc import Callable
@@ -238,7 +238,7 @@ def test_the_email_of_a_reset_says_when_from_where_and_with_what(site: Site):
 @on_sqlite  # the words are the same on both
 @pytest.mark.parametrize("words", ["Firefox/1 https://evil.example/ click", "<a href=//evil.example>Firefox/1</a>"])
 def test_an_attacker_chooses_no_words_of_the_notice(site: Site, words: str):
-    """ASVS 6.3.7: the browser's name comes from a fixed list, or the notice would be the attacker's letter."""
+    """ASVS 6.3.7: the browser's name comes from a fixed list; otherwise the attacker would write the notice."""
     account = site.account()
     link = site.reset_link(account)
     before = len(site.emails_to(account.email))

@@ -1,7 +1,7 @@
-"""Limits hold however a request is dressed up, and are turned against nobody else.
+"""The limits hold however a request is disguised, and cannot be used against others.
 
-Each client network has so many requests a minute for each form, each address so much email, and each pair of address
-and network so many wrong passwords before it waits.
+Each client network may send so many requests a minute to each form, each address receives so many emails, and each
+pair of address and network may fail so many logins before it waits.
 """
 
 import re
@@ -138,7 +138,7 @@ def test_a_repeated_header_makes_nobody_another_client(site: Site) -> None:
     ],
 )
 def test_who_has_a_network_has_one_limit(site: Site, first: str, second: str, together: bool) -> None:
-    """CVE-2021-22915: whoever has an IPv6 address has 2^64 of them."""
+    """CVE-2021-22915: an IPv6 client has 2^64 addresses."""
     number = next(numbers)
     here, there = (site.person(address.format(f"{number + 1:x}", number + 1)) for address in (first, second))
     assert posts(here, LIMIT + 1)[-1] == 429
@@ -225,7 +225,7 @@ SPELLINGS = {
 
 
 def test_no_spelling_of_an_address_gets_it_more_email(site: Site) -> None:
-    """ASVS 2.4.1: a space or a capital letter made an address a new one, and a mailbox full."""
+    """ASVS 2.4.1: a space or an upper-case character made an address count as a new one, which filled the mailbox."""
     account = site.account("kalin")
     site.let_an_hour_pass()
     for spelled in (account.email, *(spell(account.email) for spell in SPELLINGS.values()), account.email):
@@ -335,7 +335,7 @@ def test_the_right_password_is_refused_while_one_waits_and_taken_after_it(site: 
 
 @on_sqlite  # a hash takes no database
 def test_a_try_while_one_waits_costs_no_hash(site: Site) -> None:
-    """ASVS 15.2.2: whoever guesses on keeps the site no busier than by asking for a page."""
+    """ASVS 15.2.2: further guesses cost the site no more than opening a page."""
     account, address = site.account(), new_address()
     person, before = site.person(address), computed(site)
     fails(site, account.email, FREE + 1, address)

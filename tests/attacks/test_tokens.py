@@ -1,4 +1,4 @@
-"""A link opens one page of one account, once, in time; whatever resembles it opens none."""
+"""A link opens one page of one account, once and in time. A similar link opens none."""
 
 import string
 import time
@@ -363,7 +363,7 @@ def test_a_form_that_was_opened_in_time_is_dead_after_it(engine: str, sites: Mak
 
 
 def test_a_used_link_is_dead(site: Site):
-    """ASVS 6.5.1: whoever finds the email later sets no second password."""
+    """ASVS 6.5.1: somebody who finds the email later cannot set a second password."""
     account = site.account()
     link = site.reset_link(account)
     assert site.person().choose(link).status == 302

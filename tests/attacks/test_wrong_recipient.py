@@ -1,8 +1,7 @@
-"""A link goes to the address stored with its account, or to nobody, whatever is sent for the address.
+"""A link goes to the stored address of its account or to nobody, whatever is entered.
 
-Each attack asks for the victim's reset and names a second reader beside the victim, or spells the victim's address so
-that two readers of it might disagree. Registration takes the same addresses: there an odd one may get an account of
-its own, but never the victim's.
+Each attack requests the victim's reset and names a second recipient, or spells the victim's address so that two parsers
+might disagree. Registration accepts the same addresses: an odd one may get an account of its own, never the victim's.
 """
 
 import json
@@ -245,10 +244,10 @@ def test_an_upload_is_no_address(site: Site, path: str, parts: list[tuple[str, s
     assert (answer.status, mailed) == (400, [])
 
 
-# --- One address in other letters
+# --- Another spelling of one address
 
-LETTERS = [
-    # stored, typed: other letters of one address
+SPELLINGS = [
+    # stored, typed: two spellings of one address
     ("mike", "MIKE", True),
     ("mike", "miKe", True),
     ("mike", "mi\u212ae", True),  # the Kelvin sign
@@ -258,7 +257,7 @@ LETTERS = [
     ("admin", "\uff41\uff44\uff4d\uff49\uff4e", True),  # full width
     ("bigbird", "\u1d2e\u1d35\u1d33\u1d2e\u1d35\u1d3f\u1d30", True),  # as it was done to Spotify in 2013
     ("jos\u00e9", "jose\u0301", True),
-    # letters that only look alike
+    # characters that only look alike
     ("mike", "m\u0131ke", False),  # without a dot
     ("mike", "M\u0130KE", False),  # with one
     ("mike", "m\u0456ke", False),  # Cyrillic
@@ -267,7 +266,7 @@ LETTERS = [
 ]
 
 
-@pytest.mark.parametrize(("stored", "typed", "same"), LETTERS)
+@pytest.mark.parametrize(("stored", "typed", "same"), SPELLINGS)
 def test_a_reset_goes_to_the_spelling_that_is_stored(site: Site, stored: str, typed: str, same: bool) -> None:
     """CVE-2019-19844: Django compared without case, and emailed what was typed."""
     rest = f".{token_hex(4)}@example.com"
@@ -276,7 +275,7 @@ def test_a_reset_goes_to_the_spelling_that_is_stored(site: Site, stored: str, ty
     assert (answer.status, mailed) == (302, [[stored + rest]] if same else [])
 
 
-@pytest.mark.parametrize(("stored", "typed"), [(stored, typed) for stored, typed, same in LETTERS if same])
+@pytest.mark.parametrize(("stored", "typed"), [(stored, typed) for stored, typed, same in SPELLINGS if same])
 def test_another_spelling_of_an_address_registers_no_second_account(site: Site, stored: str, typed: str) -> None:
     """CVE-2019-19844, CVE-2020-7245: two accounts of one address, and one of them resets the other's password."""
     rest = f".{token_hex(4)}@example.com"
@@ -299,7 +298,7 @@ def test_another_spelling_of_an_address_registers_no_second_account(site: Site, 
     ],
 )
 def test_a_reset_goes_to_the_domain_that_is_stored(site: Site, domain: str, typed: str, same: bool) -> None:
-    """CVE-2019-19844: a domain in other letters, registered by the attacker."""
+    """CVE-2019-19844: a look-alike domain, registered by the attacker."""
     local = f"alice.{token_hex(4)}@"
     ask(site, "/register/", local + domain)
     answer, mailed = ask(site, "/password-reset/", local + typed)

@@ -1,4 +1,4 @@
-"""What people do that no diagram shows: the back button, two tabs, a form left open, a double click."""
+"""The back button, two tabs, a form left open, a double click."""
 
 import pytest
 from playwright.sync_api import expect
@@ -85,7 +85,7 @@ def test_of_two_tabs_with_the_form_the_first_sets_the_password_and_the_second_is
     second.goto(link)
     choose_password(page)
     page.wait_for_url("**/password-reset-complete/")
-    # Whoever was signed in here is signed out, and with the session went what vouched for the second form.
+    # The session in this browser ended, and with it the right to send the second form.
     choose_password(second, "another password for tab two")
     expect(second.get_by_role("heading", name="This form has expired")).to_be_visible()
     assert complaints == [BAD_REQUEST]
@@ -165,7 +165,7 @@ def test_the_back_button_after_logging_out_shows_nothing_of_the_account(page, si
 
 
 def go_back_whole(page):
-    """Press the back button, and return whether the browser had kept that page whole."""
+    """Press the back button, and return whether the page came from the back/forward cache."""
     page.evaluate("window.left = true; setTimeout(() => history.back())")
     page.wait_for_function("window.left !== true && window.kept !== undefined")
     return page.evaluate("window.kept")

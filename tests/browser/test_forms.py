@@ -1,4 +1,4 @@
-"""The forms as browsers, password managers, keyboards and screen readers meet them."""
+"""The forms with browsers, password managers, keyboards and screen readers."""
 
 import re
 

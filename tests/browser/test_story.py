@@ -63,7 +63,7 @@ def test_a_person_registers_loses_the_password_and_sets_a_new_one(page, new_cont
     log_in(page, address, NEW_PASSWORD)
     expect(page.get_by_role("heading", name="Your account")).to_be_visible()
 
-    # The old link is dead, and leads to the form; the owner was told.
+    # The old link is no longer valid and leads to the form; the owner was notified.
     page.goto(link)
     expect(page.get_by_role("main")).to_contain_text("This link is no longer valid.")
     assert page.locator("form").count() == 0
@@ -146,7 +146,7 @@ def test_the_done_pages_say_where_the_email_is_kept(page, site, address):
 def test_an_unknown_address_gets_no_email(page, site, address):
     site.add_account(address)
     ask_for_reset(page, f"un{address}")
-    ask_for_reset(page, address)  # rows are taken in turn: when this one has arrived, the first is dealt with
+    ask_for_reset(page, address)  # rows are claimed in order: when this one was sent, the first is settled
     open_mail(page, address, "Reset your password")
     page.goto("/mailbox/")
     assert emails_to(page, f"un{address}", "").count() == 0

@@ -1,4 +1,4 @@
-"""`flask mail check`: each step as it goes, and what to do where one fails."""
+"""`flask mail check` reports each step and, where one fails, what to do."""
 
 import time
 
@@ -13,7 +13,7 @@ from tests.support.outbox import IMPLICIT, LOGIN, SECURE, app_for, rows
 from tests.support.scripted_smtp import CLOSE, SILENT, Behaviour, ScriptedServer, drip
 from tests.support.smtp import SMTPServer
 
-pytestmark = on_sqlite  # what is said to a mail server is the same from both
+pytestmark = on_sqlite  # the SMTP commands are the same with both databases
 STEPS = ["switch to TLS, and check the certificate ... ", "log in ... "]
 APP_PASSWORD = "https://myaccount.google.com/apppasswords"
 
@@ -23,7 +23,7 @@ def check(app: Flask, *options: str) -> Result:
 
 
 def assert_failed(result: Result, step: str, *words: str) -> None:
-    """The command said which step failed and why, in one line, and ended with status 1."""
+    """The command reported which step failed and why, in one line, and ended with status 1."""
     assert result.exit_code == 1
     *_, failed, why = result.output.splitlines()
     assert failed == f"{step} ... failed"

@@ -1,4 +1,4 @@
-"""`flask outbox`: what waits, without an address on the terminal."""
+"""`flask outbox` shows and delivers what waits, without an address on the terminal."""
 
 import os
 import signal

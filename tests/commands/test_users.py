@@ -1,4 +1,4 @@
-"""`flask users`: what each command says, does and answers to the shell."""
+"""`flask users`: what each command prints, changes and returns to the shell."""
 
 import io
 import re

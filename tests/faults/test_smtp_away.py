@@ -1,4 +1,4 @@
-"""A mail server that takes no email at all: everything waits, uncharged, and goes out by itself when it is back."""
+"""A mail server accepts no email at all: the rows wait without a charge and are sent when it is back."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ SILENCES = {
 
 @contextmanager
 def outage(site: FaultSite) -> Iterator[str]:
-    """Let people ask during an outage that has begun; the block looks closer and mends it; then all must be well.
+    """Let visitors send requests during an outage; the block inspects and repairs it; then everything must recover.
 
     Yields:
         The reason that the log gives.
@@ -40,7 +40,7 @@ def outage(site: FaultSite) -> Iterator[str]:
     assert sum(mail.kept for mail in site.mail.mails) == kept
     assert not any(row.attempts or row.failed_at for row in site.tables.rows())
     yield reason
-    site.mended()
+    site.repaired()
     site.people.ask(1)
     site.settle()
     assert site.log().count(NO_MAIL) <= sum(map(len, site.servers.values())), "more than one warning of a process"

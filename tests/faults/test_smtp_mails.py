@@ -1,4 +1,4 @@
-"""A mail server that fails on single emails: those wait or are given up, and stand in nobody's way."""
+"""A mail server rejects single emails: those are retried or fail, and delay no other."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ from tests.support.fault_site import NO_MAIL, FaultSite, OpenSite
 from tests.support.scripted_smtp import CLOSE, SILENT, USUAL, ScriptedServer, drip
 from tests.support.servers import run
 
-BACKED_OFF = "each charged once and put off by 30 s (not waited for), then sent"
+BACKED_OFF = "each charged once and deferred by 30 s (not waited for), then sent"
 
 
 def wait_until_charged(site: FaultSite, number: int) -> None:
@@ -39,7 +39,7 @@ def test_an_email_rejected_for_now_is_tried_again_and_arrives_once(
     wait_until_charged(site, 3)
     assert mail.stages.count(stage) == 3
     mail.behave()
-    site.mended()
+    site.repaired()
     site.people.ask(2, again=2)
     site.settle()
     assert NO_MAIL not in site.log()
@@ -61,7 +61,7 @@ def test_an_email_that_is_refused_for_good_is_tried_once_and_recorded(
     site.people.ask(3)
     until(lambda: len(site.tables.dead()) == 3, "3 mails given up")
     mail.behave()
-    site.mended()
+    site.repaired()
     site.people.ask(2, again=2)
     site.settle()
     time.sleep(1)  # of ten looks into the outbox
@@ -88,7 +88,7 @@ def test_an_email_on_which_the_line_fails_waits_alone(
     site.people.ask(5, again=2)
     wait_until_charged(site, 2)
     until(lambda: len(mail.mails) >= 3, "the mails behind those")
-    site.mended()
+    site.repaired()
     site.people.ask(1)
     site.settle()
     assert NO_MAIL not in site.log()

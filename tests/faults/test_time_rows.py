@@ -1,4 +1,4 @@
-"""Rows to which something happens while they wait: nobody wrong gets email, and none stands in another's way."""
+"""Rows change while they wait: nobody else gets the email, and no row delays another."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -65,7 +65,7 @@ def test_a_row_of_a_kind_that_this_version_does_not_know_waits_for_one_that_does
     until(lambda: len(site.tables.charged()) == 1 and len(mail.mails) == 3, "mail behind a row of another version")
     assert site.tables.charged()[0].address == strange[0]
     change_row(site, *strange, kind="password_reset")
-    site.mended()
+    site.repaired()
     site.settle()
     seen = "put off by 30 s (not waited for) and kept; those behind it were mailed at once"
     site.check("a kind nobody knows", "`kind` of a newer version, then one that is known", seen)

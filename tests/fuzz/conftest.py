@@ -1,7 +1,4 @@
-"""How much is tried: some hundreds of requests, the same ones each time, or as many as REQUESTS says, others each time.
-
-A run of the second kind keeps what failed in `.hypothesis/`, and begins with it the next time.
-"""
+"""A site with the accounts that random requests are sent for."""
 
 from collections.abc import Iterator
 from pathlib import Path

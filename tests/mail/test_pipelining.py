@@ -1,4 +1,4 @@
-"""Sender and recipient in one packet, for servers that say they take it so (RFC 2920)."""
+"""MAIL FROM and RCPT TO in one packet, for servers that announce PIPELINING (RFC 2920)."""
 
 import re
 
@@ -13,7 +13,7 @@ from tests.support.pages import text_of
 from tests.support.scripted_smtp import CLOSE, SILENT, USUAL, ScriptedServer, Step
 from tests.support.smtp import SMTPServer
 
-pytestmark = on_sqlite  # what is said to a mail server is the same from both
+pytestmark = on_sqlite  # the SMTP commands are the same with both databases
 TAKES_BOTH = {"EHLO": "250-scripted.test\r\n250 PIPELINING"}
 TAKES_ONE = {"EHLO": "250-scripted.test\r\n250 8BITMIME"}
 # No answer to the sender before the recipient has come.

@@ -1,4 +1,4 @@
-"""How emails reach a mail server, and whose failure each of its answers is."""
+"""How emails reach a mail server, and which of its replies fail a row and which the server."""
 
 import logging
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What a server, a stranger or a race must not be able to do to the queue."""
+"""Mail servers, strangers and races that must not lose, repeat or block emails in the queue."""
 
 import socket
 import time
@@ -224,7 +224,7 @@ def test_what_expired_is_counted_and_recorded_for_the_owner(app: Flask, inbox: I
 
 
 def test_requests_for_a_mailbox_that_was_full_merge_when_it_is_not(make_app: MakeApp) -> None:
-    """They failed one by one, uncharged to the account's turn, and are not to be emailed one by one."""
+    """They failed one by one and released the cooldown slot, and must not be emailed one by one."""
     with SMTPServer(rcpt_reply=in_turn(*["452 4.2.2 Mailbox full"] * 8)) as server:
         app = app_for(make_app, server)
         add_user(app, ALICE, PASSWORD)
@@ -235,7 +235,7 @@ def test_requests_for_a_mailbox_that_was_full_merge_when_it_is_not(make_app: Mak
         for _ in range(3):
             wait_over(app)
             deliver(app)
-        assert (len(server.messages), len(rows(app))) == (1, 1)  # and one for the account's next turn
+        assert (len(server.messages), len(rows(app))) == (1, 1)  # and one waits for the next cooldown slot
 
 
 def test_events_that_can_not_be_written_bring_no_second_copy(

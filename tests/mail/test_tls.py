@@ -192,4 +192,4 @@ def test_the_password_is_in_no_exception_and_no_log(
     said = "".join(traceback.format_exception(caught.value)) + str(problem) + caplog.text + printed.out + printed.err
     assert "5.7.8" in said
     assert LOGIN[1] not in said
-    assert "AGFiY2Rl" not in said  # NUL and its first letters as AUTH PLAIN carries them
+    assert "AGFiY2Rl" not in said  # NUL and its first characters as AUTH PLAIN sends them

@@ -1,4 +1,4 @@
-"""A mail server that is silent, slow, absent or hangs up costs bounded time and loses no email."""
+"""A mail server that is silent, slow, absent or closes connections costs limited time and loses no email."""
 
 import time
 
@@ -84,7 +84,7 @@ def test_a_server_that_falls_silent_in_an_implicit_tls_handshake_is_left_in_time
 def test_a_server_that_drips_before_the_email_is_cut_at_the_deadline(
     stage: str, make_app: MakeApp, authority: Authority
 ) -> None:
-    # Python bounds a handshake as a whole by the timeout, so that one begins late.
+    # Python limits a complete handshake by the timeout, so this one starts late.
     script = {"EHLO": drip(0.004), stage: ENDLESS_RECORD} if stage == "HANDSHAKE" else {stage: ENDLESS}
     with ScriptedServer(script, tls_context=authority.good) as server:
         app = app_for(make_app, server, **SECURE, **HURRIED)

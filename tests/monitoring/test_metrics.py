@@ -1,4 +1,4 @@
-"""/metrics: who may read it, and that its numbers are those of all processes together."""
+"""/metrics: who may read it, and that its numbers cover all processes."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Statistics: every email asked for is found again in one number, and whether anybody delivers."""
+"""Queue status: every requested email is part of exactly one number, and a missing worker is noticed."""
 
 from datetime import timedelta
 

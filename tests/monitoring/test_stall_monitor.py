@@ -1,4 +1,4 @@
-"""The watch: email that nobody delivers is told of in the log and by /healthz."""
+"""The stall monitor: the log and /healthz report email that no worker delivers."""
 
 import threading
 from collections.abc import Iterator

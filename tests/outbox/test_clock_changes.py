@@ -1,4 +1,4 @@
-"""A clock that is set on or back: nothing waits for a time that was never meant."""
+"""The clock is set forward or back: no row waits for a moment that was never intended."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What becomes of a row: sent, merged, put off, expired, refused; and never lost."""
+"""What becomes of a row: sent, merged, deferred, expired or failed, and never lost."""
 
 import time
 from datetime import timedelta
@@ -286,7 +286,7 @@ def test_no_transaction_is_open_while_the_server_is_spoken_to(make_app: MakeApp)
                 db.session.commit()
                 held.append("free")
 
-        server.rcpt_reply = write_meanwhile  # SQLite has one writer: it would wait for a transaction held open
+        server.rcpt_reply = write_meanwhile  # SQLite has one writer: it would wait for an open transaction
         ask(app, kind=RESET)
         assert deliver(app) == (1, None)
         assert len(server.messages) == 1

@@ -1,4 +1,4 @@
-"""What an email looks like, whom it goes to, and what nobody outside can put into it."""
+"""What an email contains, whom it goes to, and what a stranger cannot put into it."""
 
 import re
 from email import message_from_bytes, policy

@@ -1,4 +1,4 @@
-"""The thread that delivers: it goes on whatever happens, says little, and ends when told to."""
+"""The delivery thread continues after errors, logs little, and ends on request."""
 
 import atexit
 import threading

@@ -1,4 +1,4 @@
-"""What a new password does to everybody who is signed in, and of eight who set one at once, one wins."""
+"""A new password ends the sessions of its account, and of eight simultaneous requests one sets it."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor

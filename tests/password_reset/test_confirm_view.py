@@ -1,4 +1,4 @@
-"""Following a link: the way to the form, the form, and the new password."""
+"""The confirm page: the link, the form, and the new password."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""Everything that makes a link dead, and the one page it leads to."""
+"""Every cause of an invalid link, and the one page that all of them show."""
 
 import base64
 import time

@@ -1,4 +1,4 @@
-"""The page after asking: the same for everybody, but for the address typed in this browser."""
+"""The page after a request is the same for everybody, except for the address typed in this browser."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Nothing in an answer tells who has an account: not the work that is done, nor a byte of what is sent."""
+"""No answer reveals who has an account: neither the work done for it nor its bytes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""A token is in the email and in the browser that opened it, and in no other place: not at any step of the way."""
+"""A token is in the email and in the browser that opened it, and nowhere else, at any step."""
 
 import base64
 import logging

@@ -1,4 +1,4 @@
-"""Asking for a reset: the page, the row it leaves, and the email that comes of it."""
+"""The reset page: its form, the row that a request writes, and the email that follows."""
 
 import io
 import re

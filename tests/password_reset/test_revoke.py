@@ -1,4 +1,4 @@
-"""'This wasn't me': what the owner of the email account can take back, whatever somebody else did first."""
+"""The pages "This wasn't me" and "Secure my account" revoke links and sessions, whatever somebody else did first."""
 
 import re
 from datetime import timedelta

@@ -1,4 +1,4 @@
-"""The database before, during and after its migrations, as the commands meet it."""
+"""The commands before, during and after migrations."""
 
 from collections.abc import Iterator
 from secrets import token_hex

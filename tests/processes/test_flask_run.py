@@ -1,4 +1,4 @@
-"""`flask run`: one process serves, and one thread in it delivers."""
+"""`flask run`: one process serves, and one thread of it delivers."""
 
 import os
 import time

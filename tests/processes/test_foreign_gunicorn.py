@@ -1,4 +1,4 @@
-"""gunicorn with a configuration of somebody else's: it serves, no worker runs, and that is said."""
+"""gunicorn with another configuration file serves, but no worker runs, and the log says so."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""gunicorn: refused in local mode, and each of its worker processes delivers."""
+"""gunicorn does not start in local mode; in public mode each worker process delivers."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""`kill -9`: what was asked for is emailed after the next start, and nobody has to visit a page for it."""
+"""After `kill -9`, accepted requests are emailed after the next start, without a visit."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""No token, password or address on the console or in a log, whatever is done with a live link."""
+"""No token, password or address is printed or logged, whatever is done with a valid link."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What the log records of this process say of an emailed link."""
+"""What the log records of this process contain of an emailed link."""
 
 import io
 import logging

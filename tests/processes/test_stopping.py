@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: no process stays, and an email under way is sent once or left for later."""
+"""After Ctrl-C or SIGTERM no process remains, and an email in progress is sent once or later."""
 
 import threading
 import time
@@ -88,7 +88,7 @@ def test_with_the_reloader_an_email_under_way_is_sent_or_left_for_the_next_start
 
 
 class SlowServer(SMTPServer):
-    """Holds the first email back until told to go on, and takes its time for the others."""
+    """Delays the first email until `go_on` is set, and accepts the others slowly."""
 
     def __init__(self):
         self._under_way, self._go_on = threading.Event(), threading.Event()

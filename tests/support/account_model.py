@@ -1,7 +1,7 @@
-"""What a site should know of its accounts, in as few words as can be.
+"""A model of accounts, which the application is compared with.
 
-Decides who may log in with what, which links and sessions are alive, who has to wait, and which emails come. It is the
-story that the application is held to, so it knows nothing of it: no cookie, no hash, no table.
+It decides who may log in with what, which links and sessions are valid, who has to wait, and which emails are sent. It
+knows nothing of the application: no cookie, no hash, no table.
 """
 
 import time

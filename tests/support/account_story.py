@@ -1,7 +1,7 @@
-"""A story of three accounts and three browsers: each step is done to the application and to the model.
+"""A state machine of three accounts and three browsers: each step is done to the application and to the model.
 
-Decides what can happen, and what must be true after each step: who is logged in where, which links open their pages,
-what the database has of each account, and which emails came.
+It decides what can happen, and what must be true after each step: who is logged in where, which links open their pages,
+what the database contains of each account, and which emails were sent.
 """
 
 import re

@@ -1,6 +1,6 @@
-"""What must hold after every fault, reckoned from what people were answered, what the mail server has, and the tables.
+"""What must be true after every fault, computed from answers, the emails that the mail server has, and the tables.
 
-Decides what counts as a loss, as a second copy and as a leak. Functions fail with a sentence; they wait for nothing.
+It decides what counts as a loss, a second copy and a leak. Functions fail with a sentence and wait for nothing.
 """
 
 import re
@@ -60,7 +60,7 @@ def letters_kept_by(server: ScriptedServer) -> list[tuple[EmailMessage, float]]:
 
 
 def assert_accounted_for(answers: Iterable[Answer], server: ScriptedServer, tables: Tables) -> dict[str, int]:
-    """Every accepted request was emailed, merged, expired or refused, reckoned for each account, and nothing waits.
+    """Every accepted request was emailed, merged, expired or failed, counted for each account, and nothing waits.
 
     Returns:
         How many ended which way.
@@ -79,7 +79,7 @@ def assert_accounted_for(answers: Iterable[Answer], server: ScriptedServer, tabl
 
 
 def assert_merged_into_mail(server: ScriptedServer, tables: Tables) -> None:
-    """Whatever was merged was merged into an email that came after it, or into a request that expired or was refused."""
+    """Every merged request belongs to a later email, or to a later request that expired or failed."""
     latest = {str(letter["To"]): at for letter, at in letters_kept_by(server)}
     ended = tables.last_events("expired") | tables.last_events("refused")
     for address, merged in tables.last_events("merged").items():
@@ -88,7 +88,7 @@ def assert_merged_into_mail(server: ScriptedServer, tables: Tables) -> None:
 
 
 def assert_counted(ends: Mapping[str, int], unknown: int, metrics: str) -> None:
-    """The application's own counters tell the same.
+    """The application's own counters have the same numbers.
 
     Args:
         ends: how many requests ended which way.
@@ -130,7 +130,7 @@ def link_in(server: ScriptedServer) -> str | None:
 
 
 def assert_no_token(server: ScriptedServer, processes: Iterable[Server]) -> None:
-    """No process printed a link, whole or its signature alone."""
+    """No process printed a link, complete or only its signature."""
     tokens = tokens_in(server)
     assert tokens or not server.mails, "no link found in the mails: the test is blind"
     for process in processes:

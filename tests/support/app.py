@@ -61,7 +61,7 @@ class Visitor:
         return self.submit("/password-reset/", email=email)
 
     def open_link(self, link: str) -> Any:
-        """Follow an emailed link as far as the form, or the page that says it is dead."""
+        """Follow an emailed link to the form, or to the page that says it is not valid."""
         return self.get(path_of(link), follow_redirects=True)
 
     def choose(self, link: str, password: str = NEW_PASSWORD, again: str | None = None) -> Any:

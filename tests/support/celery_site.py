@@ -1,4 +1,4 @@
-"""A site whose email Celery delivers: gunicorn, a worker, beat, and a broker between them."""
+"""A site whose emails Celery delivers: gunicorn, a worker, beat, and a broker between them."""
 
 import time
 from collections.abc import Callable
@@ -36,7 +36,7 @@ class CelerySite:
         self.site.remember_processes()
         self.ask_and_wait()
 
-    def lose_the_broker(self, broken: Callable[[], None], mended: Callable[[], None]) -> tuple[int, int]:
+    def lose_the_broker(self, broken: Callable[[], None], repaired: Callable[[], None]) -> tuple[int, int]:
         """Break something for a while, under the eyes of people who ask; email must flow again, and go on flowing.
 
         Returns:
@@ -46,8 +46,8 @@ class CelerySite:
         with self.site.people.asking(1):
             broken()
             time.sleep(OUTAGE)
-            mended()
-            self.site.mended()
+            repaired()
+            self.site.repaired()
         self.site.settle(SOON)
         self.ask_and_wait()
         worker_after, beat_after = self.lines()

@@ -1,6 +1,6 @@
-"""Every form that the site has, open in somebody's browser and filled in: what attacks on forms send, or alter.
+"""Every form of the site, open in a browser and filled in, as the attacks on forms need it.
 
-Decides what each form would change. It asserts nothing and never imports the application.
+It decides what each form would change. It asserts nothing and never imports the application.
 """
 
 from collections.abc import Callable

@@ -28,7 +28,7 @@ NOTICE = "password_changed"  # emailed to the row's own address, account or no a
 
 
 def app_for(make_app: MakeApp, server: SMTPServer | ScriptedServer, **settings: Any) -> Flask:
-    """Return an application that emails through the server; a relay without TLS and login unless told otherwise."""
+    """Return an application that emails through the server; a relay without TLS and login unless `settings` differ."""
     defaults = {
         "EMAIL_HOST": "localhost",
         "EMAIL_PORT": server.port,

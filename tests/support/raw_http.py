@@ -1,6 +1,6 @@
-"""Requests as no browser sends them, byte by byte, what comes back, and what they cost the site.
+"""Requests that no browser sends, byte by byte, their answers, and what they cost the site.
 
-It asserts nothing about answers and never imports the application. What the processes cost is read from Linux.
+It asserts nothing about answers and never imports the application. Linux reports what the processes cost.
 """
 
 import json
@@ -38,7 +38,7 @@ def send(site: Site, line: str, *headers: str, body: bytes = b"") -> Reply:
         site: to whom.
         line: the request line; its characters, and those of the headers, are bytes (latin-1).
         headers: after a usual Host, from a network address where nobody came from before.
-        body: of the request, whose length is said unless the headers say how long it is.
+        body: of the request, whose length is added unless a header states it.
     """
     lines = [line, "Host: 127.0.0.1", f"X-Forwarded-For: {new_address()}", "Connection: close", *headers]
     if body and not any(header.startswith(("Content-Length:", "Transfer-Encoding:")) for header in headers):

@@ -1,6 +1,6 @@
 """A real SMTP server on loopback that misbehaves by script.
 
-It decides what the server answers on the wire; it asserts nothing about the app and never imports it.
+It decides what the server answers; it asserts nothing about the application and never imports it.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Mail:
 
     Args:
         content: as it came, without the dots that SMTP adds.
-        kept: it was not refused (whether or not the client was told).
-        acknowledged: the client was told 250.
+        kept: the server did not reject it, whether or not the client received the reply.
+        acknowledged: the server sent 250 to the client.
         at: when it came, on the wall clock in seconds.
     """
 
@@ -299,7 +299,7 @@ class _Conversation:
                 raise _HangUp
 
     def _ignore(self) -> None:
-        """Say nothing more until the client gives up or the server stops."""
+        """Send nothing more until the client leaves or the server stops."""
         while self.sock.recv(65536):
             pass
         raise _HangUp

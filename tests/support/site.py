@@ -1,8 +1,8 @@
-"""A public site as its attackers see it: a real gunicorn, a real mail server behind it, and people who come over HTTP.
+"""A running site: a public one with gunicorn and a mail server, or a local one with `flask run`, and its visitors.
 
-Decides how a site is set up (PUBLIC_URL on loopback, one trusted proxy, so that each person has an address of their
-own) and how accounts come to be: by the forms and the emailed links. It asserts nothing else about pages, and never
-imports the application.
+It decides how a site is configured (PUBLIC_URL on loopback and one trusted proxy, so that each person has a network
+address of their own) and how accounts are created: by the forms and the emailed links. It asserts nothing else about
+pages, and never imports the application.
 """
 
 import socket
@@ -145,7 +145,7 @@ class Site(Instance):
         return self.server.log()
 
     def person(self, address: str | None = None, **headers: str) -> Person:
-        """Return somebody who was never here."""
+        """Return a person without cookies."""
         return Person(self, address, **headers)
 
     @cached_property
@@ -191,7 +191,7 @@ class Site(Instance):
         return [record.message for record in list(self.mail_server.messages) if record.rcpt_tos == [email]]
 
     def emails_caused_by(self, act: Callable[[], object]) -> list[Record]:
-        """Do something, wait until all is sent or given up, and return the emails that came meanwhile, to anybody."""
+        """Do something, wait until everything is sent or failed, and return the emails that were sent meanwhile."""
         before = len(self.mail_server.messages)
         act()
         waiting = "SELECT count(*) FROM outbox WHERE failed_at IS NULL"

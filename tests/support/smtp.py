@@ -1,8 +1,8 @@
-"""Real SMTP servers on loopback for the tests: a well-behaved one and one that misbehaves by script.
+"""A real SMTP server on loopback that behaves well, and the base of the one that does not (scripted_smtp.py).
 
-It decides what a server says and does on the wire; it asserts nothing about the app and never imports it.
-aiosmtpd's Controller is not used: it fails with a port chosen by the kernel (it connects to port 0), and that
-connection of its own would be counted.
+It decides what the server answers; it asserts nothing about the application and never imports it. aiosmtpd's
+Controller is not used: it fails with a port chosen by the kernel (it connects to port 0), and that connection would
+be counted.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ class SMTPServer(LoopbackServer):
             return list(self.messages)
 
     def record(self, message: Record) -> None:
-        """Keep an accepted email and wake whoever waits for it."""
+        """Keep an accepted email and wake the tests that wait for it."""
         with self._arrived:
             self.messages.append(message)
             self._arrived.notify_all()

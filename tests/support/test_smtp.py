@@ -1,4 +1,4 @@
-"""The test servers do what they say, seen by the standard library's own client."""
+"""The test servers behave as described, as the standard library's client sees them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logging in: one message for whatever is wrong, and a session of its own."""
+"""Logging in: one message for every error, and a session of its own."""
 
 import threading
 import unicodedata

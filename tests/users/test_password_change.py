@@ -1,4 +1,4 @@
-"""Changing the password: who asks must know the old one, stays logged in here, and is told by mail."""
+"""Changing the password needs the old one, keeps this session, and notifies the owner by email."""
 
 from urllib.parse import quote
 

@@ -1,4 +1,4 @@
-"""Registration: an address goes in, the same page comes out, and the email tells the rest."""
+"""Registration: every address gets the same page, and the email contains the rest."""
 
 import pytest
 from flask import Flask

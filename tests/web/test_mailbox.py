@@ -1,4 +1,4 @@
-"""The email kept on this machine: where it lies, who sees it, and that it can do nothing."""
+"""The local mailbox: where it is stored, who sees it, and that an email in it can do nothing."""
 
 import logging
 import os
