@@ -14,8 +14,9 @@ import pytest
 from tests.support.databases import on_postgresql, on_sqlite
 from tests.support.pages import csrf_token, path_of
 from tests.support.passwords import NEW_PASSWORD, PASSWORD
-from tests.support.raw_http import FORM, cookies_of, filled_in, is_quick, post, resident, send
+from tests.support.raw_http import is_quick
 from tests.support.site import Person, Site
+from tests.support.site_requests import FORM, cookies_of, filled_in, post, resident, send
 
 QUICK = 0.5  # seconds; with the defence away each of these was 1 to 60, and more with every doubling
 MIB = 1024 * 1024

@@ -11,9 +11,9 @@ import pytest
 
 from tests.support.databases import on_sqlite
 from tests.support.pages import csrf_token, path_of
-from tests.support.raw_http import FORM, send
 from tests.support.servers import Page
 from tests.support.site import Account, MakeSite, Person, Site
+from tests.support.site_requests import FORM, send
 
 pytestmark = on_sqlite  # no header depends on the database
 PUBLIC = "accounts.example.com"

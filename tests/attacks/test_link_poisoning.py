@@ -12,9 +12,9 @@ import pytest
 
 from tests.support.databases import on_sqlite
 from tests.support.pages import links_in, path_of
-from tests.support.raw_http import filled_in, post
 from tests.support.servers import Page
 from tests.support.site import MakeSite, Site
+from tests.support.site_requests import filled_in, post
 from tests.support.smtp import Record
 
 # A site where every email was caused by the test at hand.

@@ -18,8 +18,8 @@ from tests.support.databases import on_sqlite
 from tests.support.links import Link
 from tests.support.pages import text_of
 from tests.support.passwords import NEW_PASSWORD
-from tests.support.raw_http import send
 from tests.support.site import Account, MakeSite, Site
+from tests.support.site_requests import send
 
 pytestmark = on_sqlite  # a log, a page and an email are the same on both
 LOUD = {"GUNICORN_CMD_ARGS": "--access-logfile - --log-level debug"}

@@ -19,9 +19,10 @@ from tests.support.clock import until
 from tests.support.databases import on_sqlite
 from tests.support.pages import csrf_token, path_of
 from tests.support.passwords import PASSWORD
-from tests.support.raw_http import computed, readable
+from tests.support.raw_http import readable
 from tests.support.servers import Page, free_port
 from tests.support.site import Account, MakeSite, Person, Site
+from tests.support.site_requests import computed
 
 DONE = {"/password-reset/": "/password-reset/done/", "/register/": "/register/done/"}
 LINKS = ("password-reset-confirm", "password-reset-cancel", "account-secure")

@@ -17,9 +17,9 @@ from itsdangerous import URLSafeTimedSerializer
 
 from tests.support.clock import until
 from tests.support.pages import csrf_token, links_in, path_of, text_of
-from tests.support.raw_http import session_of
 from tests.support.servers import Gunicorn
 from tests.support.site import Account, MakeSite, Person, Site
+from tests.support.site_requests import session_of
 
 LOUD = {"GUNICORN_CMD_ARGS": "--access-logfile - --log-level debug", "LOG_FORMAT": "text"}
 KINDS = ("password", "token", "session", "CSRF token", "key")

@@ -19,9 +19,9 @@ from tests.support.clock import until
 from tests.support.databases import on_postgresql, on_sqlite
 from tests.support.pages import csrf_token, links_in, path_of
 from tests.support.passwords import NEW_PASSWORD
-from tests.support.raw_http import FORM, computed, cookies_of, filled_in, send
 from tests.support.servers import Page
 from tests.support.site import Account, MakeSite, Person, Site, new_address, serving
+from tests.support.site_requests import FORM, computed, cookies_of, filled_in, send
 
 pytestmark = pytest.mark.usefixtures("early_in_a_minute")
 

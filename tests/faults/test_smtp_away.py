@@ -99,7 +99,7 @@ def test_a_server_that_falls_silent_delays_the_email(
     with outage(site) as reason:
         assert "did not answer in time" in reason
         secure_mail.behave()
-    site.check(f"silent {SILENCES[stage]}", "not a word more, then all as usual", f"given up after 2 s; {WAITED}")
+    site.check(f"silent {SILENCES[stage]}", "not a word more, then all as usual", f"abandoned after 2 s; {WAITED}")
 
 
 def test_a_server_that_sends_a_byte_a_second_is_left_at_the_deadline(open_site: OpenSite, mail: ScriptedServer) -> None:

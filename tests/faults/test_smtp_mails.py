@@ -59,7 +59,7 @@ def test_an_email_that_is_refused_for_good_is_tried_once_and_recorded(
     mail.behave({stage: reply})
     site = open_site(mail)
     site.people.ask(3)
-    until(lambda: len(site.tables.dead()) == 3, "3 mails given up")
+    until(lambda: len(site.tables.dead()) == 3, "3 emails that failed")
     mail.behave()
     site.repaired()
     site.people.ask(2, again=2)

@@ -51,7 +51,7 @@ def test_a_row_that_cannot_be_rendered_fails_and_stops_no_other(open_site: OpenS
     assert len(good) == 3
     assert NO_MAIL not in site.log()
     done = "options that break the template, 4 ways, in rows before all others"
-    site.check("a row nobody can render", done, "recorded in words and given up at once; those behind them were mailed")
+    site.check("a row nobody can render", done, "recorded in words and failed at once; those behind them were emailed")
 
 
 def test_a_row_of_a_kind_that_this_version_does_not_know_waits_for_one_that_does(

@@ -59,7 +59,7 @@ class Cast:
         self.set_password("alice", self.passwords["alice"])
         browser = self.browsers["alice"] = self.site.person()
         browser.log_in(Account(self.known["alice"], self.passwords["alice"]))
-        assert browser.is_signed_in(), "Alice's password is not what the checks say"
+        assert browser.is_signed_in(), "Alice's password is not the one that was set last"
         self._open_forms_of("alice")
 
     def open_a_link_of_bob(self) -> None:

@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 
 class RequestChecks:
-    """The checks of one site and those who visit it.
+    """The checks of the requests to one site.
 
     Args:
         cast: the people, each with what they hold.
@@ -66,7 +66,7 @@ class RequestChecks:
         self._mails_before = len(self.site.mail_server.messages)
 
     def send(self, request: OddRequest) -> None:
-        """Send a request, and hold what follows from it to the checks."""
+        """Send a request, and check what follows from it."""
         self.sent += 1
         answer = exchange(self.site.server.port, written(request, self.cast.known, self._address(request)))
         self._log_is_clean(self._printed_since())  # at once, or it would be taken for the next one's

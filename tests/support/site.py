@@ -5,7 +5,6 @@ address of their own) and how accounts are created: by the forms and the emailed
 pages, and never imports the application.
 """
 
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +16,12 @@ from secrets import token_hex, token_urlsafe
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.support.clock import PATIENCE, until
+from tests.support.clock import until
 from tests.support.databases import Database
 from tests.support.instance import Instance
 from tests.support.pages import csrf_token, links_in, path_of
 from tests.support.passwords import NEW_PASSWORD, PASSWORD
+from tests.support.raw_http import exchange_bytes
 from tests.support.servers import Browser, FlaskRun, Gunicorn, Page, Server
 from tests.support.smtp import Record, SMTPServer
 
@@ -216,10 +216,7 @@ class Site(Instance):
 
     def raw(self, request: bytes) -> bytes:
         """Send bytes as they are, and return all that comes back until the server hangs up."""
-        with socket.create_connection(("127.0.0.1", self.server.port), PATIENCE) as line:
-            line.sendall(request)
-            line.shutdown(socket.SHUT_WR)
-            return b"".join(iter(lambda: line.recv(65536), b""))
+        return exchange_bytes(self.server.port, request)
 
 
 @contextmanager
