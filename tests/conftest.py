@@ -1,7 +1,7 @@
 """What every test starts from: an application on a database of its own, and people who use it.
 
 Every test that asks for a database runs on SQLite and on PostgreSQL, as its id says. The database is migrated once and
-empty for each test; the forms, cookies, tokens and mails are the real ones.
+empty for each test; the forms, cookies, tokens and emails are the real ones.
 """
 
 import os
@@ -117,7 +117,7 @@ def make_app(database: Database, tmp_path: Path) -> Iterator[MakeApp]:
 
 @pytest.fixture
 def app(make_app: MakeApp) -> Flask:
-    """Return an application in local mode, its mail kept in the mailbox."""
+    """Return an application in local mode, its email kept in the mailbox."""
     return make_app()
 
 

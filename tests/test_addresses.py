@@ -1,4 +1,4 @@
-"""What an address is, when two are one, and how one is written on the wire."""
+"""Email addresses: which are valid, which are equal, and how they are written in SMTP."""
 
 import pytest
 

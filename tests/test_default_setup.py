@@ -1,4 +1,4 @@
-"""Without settings nothing runs that only several machines need."""
+"""With default settings nothing is imported that only several machines need."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What deploy/ and docs/deploy.md name is there: commands, settings, units (test_nginx.py runs nginx itself)."""
+"""The commands, settings and units that deploy/ and docs/deploy.md name exist (test_nginx.py runs nginx itself)."""
 
 import re
 import shlex
@@ -100,7 +100,7 @@ def test_every_service_is_fenced_in_and_reads_the_same_settings(path: Path):
     assert {name: COMMON[name] for name in HARDENING} == HARDENING
 
 
-def test_a_mail_under_way_may_take_its_time_when_a_service_stops():
+def test_an_email_under_way_may_take_its_time_when_a_service_stops():
     assert int(COMMON["TimeoutStopSec"]) > SETTINGS["EMAIL_DEADLINE"].high + 10  # gunicorn.conf.py adds 10
 
 

@@ -52,7 +52,7 @@ def test_a_line_break_in_a_message_stays_in_its_line(lines) -> None:
     assert lines()[0]["message"] == r"first\nsecond\u2028third"
 
 
-def test_a_mail_is_named_by_its_ids_and_not_by_its_address(make_app: MakeApp, lines) -> None:
+def test_an_email_is_named_by_its_ids_and_not_by_its_address(make_app: MakeApp, lines) -> None:
     with SMTPServer(rcpt_reply=in_turn("550 alice@example.com is unknown")) as server:
         app = app_for(make_app, server)
         add_user(app, "alice@example.com", None)

@@ -1,4 +1,4 @@
-"""What is kept of a request, and in whose words."""
+"""What is stored of a request, and in which words."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is remembered of an account's life, and what is not."""
+"""The security events of an account: what is recorded, what it contains, and what is left out."""
 
 from datetime import timedelta
 
@@ -208,7 +208,7 @@ def test_two_clients_that_a_limit_refuses_are_two_events(make_app: MakeApp) -> N
     assert sorted(limited(app)) == [(None, "192.0.2.1"), (None, "192.0.2.2")]
 
 
-def test_a_client_that_was_told_of_stays_so_when_another_is(app: Flask) -> None:
+def test_a_known_client_stays_known_when_another_one_logs_in(app: Flask) -> None:
     for address in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
         app.extensions["pwreset"].rejected_requests.add("users.login", RequestInfo(address))
         told = limited(app)

@@ -1,4 +1,4 @@
-"""Accounts: who is the same, and that credentials change by compare-and-set only."""
+"""Accounts: which addresses are equal, and that credentials change only by compare-and-set."""
 
 import threading
 from collections.abc import Iterator

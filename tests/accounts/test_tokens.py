@@ -1,4 +1,4 @@
-"""A token opens the page for one account, one purpose, one state and one stretch of time."""
+"""A token is valid for one account, one purpose, one state of the account and a limited time."""
 
 import base64
 import re
@@ -443,7 +443,7 @@ def test_only_a_token_that_outlived_its_time_has_expired(generator, user) -> Non
         ("cancel", "c2I72Q.zUEy4qOgxkcBoHnHIu2HvIpK-k0WzIOuLrl93Ypu6yA"),
     ],
 )
-def test_links_that_were_mailed_before_an_upgrade_still_work(purpose, token, make_app) -> None:
+def test_links_that_were_emailed_before_an_upgrade_still_work(purpose, token, make_app) -> None:
     """With the same key and state, another version of this code must sign the same."""
     user = User(
         id=42,

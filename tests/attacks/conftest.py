@@ -1,4 +1,4 @@
-"""A public site for each file, engine and test process; what a test does to it must not disturb another's accounts."""
+"""A public site for each file, engine and test process. A test must not disturb the accounts of another."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -16,7 +16,7 @@ from tests.support.smtp import SMTPServer
 def sites(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeSite]:
     """Return a function that starts a site on an engine, once for the same settings.
 
-    All end with the file: to start takes a second, and dozens that only look for mail took a processor from the rest.
+    All end with the file: to start takes a second, and dozens that only look for email took a processor from the rest.
     """
     running: dict[tuple[object, ...], Site] = {}
     with ExitStack() as stack:
@@ -35,7 +35,7 @@ def sites(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def site(engine: str, sites: MakeSite, request: pytest.FixtureRequest) -> Iterator[Site]:
-    """Return a site that other tests use too: a mail left to wait for its turn would keep them waiting.
+    """Return a site that other tests use too, so the outbox is emptied after each test.
 
     A file that names SITE_SETTINGS has one with these.
     """

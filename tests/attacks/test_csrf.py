@@ -1,4 +1,4 @@
-"""A form is taken only from this site's own page in the same browser, and nothing else changes anything."""
+"""A form is accepted only from this site's page in the same browser, and only a POST changes anything."""
 
 from collections.abc import Callable
 from functools import cache

@@ -1,7 +1,7 @@
-"""No single request costs the site much, breaks it, or stays in its memory, whatever it is made of.
+"""No single request costs the site much time, breaks it, or stays in its memory.
 
-Slow senders are nginx's to bear: `test_slow_clients_do_not_hold_up_others` in tests/processes/test_nginx.py. So are
-floods beyond the limits of tests/attacks/test_throttles.py.
+nginx handles slow senders: `test_slow_clients_do_not_hold_up_others` in tests/processes/test_nginx.py. The limits
+against floods are in tests/attacks/test_throttles.py.
 """
 
 import gzip
@@ -14,8 +14,9 @@ import pytest
 from tests.support.databases import on_postgresql, on_sqlite
 from tests.support.pages import csrf_token, path_of
 from tests.support.passwords import NEW_PASSWORD, PASSWORD
-from tests.support.raw_http import FORM, cookies_of, filled_in, is_quick, post, resident, send
+from tests.support.raw_http import is_quick
 from tests.support.site import Person, Site
+from tests.support.site_requests import FORM, cookies_of, filled_in, post, resident, send
 
 QUICK = 0.5  # seconds; with the defence away each of these was 1 to 60, and more with every doubling
 MIB = 1024 * 1024
@@ -169,7 +170,7 @@ def test_a_long_address_is_refused_before_anything_looks_into_it(site: Site, sor
     ["a@" + "a." * 120 + "com", "\u0390" * 60 + "@example.com", "a" * 64 + "@" + "\u6f22" * 15 + ".com"],
     ids=["labels", "what unfolds", "Punycode"],
 )
-def test_the_longest_addresses_hold_up_nobodys_mail(site: Site, address: str) -> None:
+def test_the_longest_addresses_hold_up_nobodys_email(site: Site, address: str) -> None:
     """CVE-2023-36053, CVE-2024-3651: what the form takes the worker must bear."""
     for path in ("/register/", "/password-reset/"):
         assert site.person().post_form(path, {}, email=address).status == 302
@@ -309,7 +310,8 @@ def test_a_head_beyond_bounds_is_refused(site: Site, line: str, headers: list[st
 def test_a_length_that_is_none_is_refused(site: Site, sort: str) -> None:
     """ASVS 4.2.1, CVE-2024-1135, CVE-2024-6827: where a body ends must not be a matter of opinion."""
     person = site.person()
-    body = filled_in(person) + b"&email=nobody@example.com&password=x"  # a whole form: believed, it would be a 200
+    # a complete form: if it were accepted, the answer would be 200
+    body = filled_in(person) + b"&email=nobody@example.com&password=x"
     reply = post(person, "/login/", body, LENGTHS[sort].replace("{length}", str(len(body))))
     assert reply.status in {400, 411, 413, 501}
     assert serves(site)
@@ -320,7 +322,8 @@ def test_a_length_that_is_none_is_refused(site: Site, sort: str) -> None:
 def test_a_body_that_breaks_off_is_refused(site: Site, length: int, status: int) -> None:
     """ASVS 4.2.1."""
     person = site.person()
-    body = filled_in(person) + b"&email=nobody@example.com&password=x"  # whole so far: believed, it would be a 200
+    # complete so far: if it were accepted, the answer would be 200
+    body = filled_in(person) + b"&email=nobody@example.com&password=x"
     assert post(person, "/login/", body, f"Content-Length: {length}").status == status
     assert serves(site)
 
@@ -330,9 +333,9 @@ def test_a_body_that_breaks_off_is_refused(site: Site, length: int, status: int)
 def test_a_file_is_sent_once_at_most_whatever_ranges_are_asked_for(site: Site, ranges: str) -> None:
     """CVE-2011-3192, CVE-2025-62727."""
     reply = send(site, "GET /static/pico.min.css HTTP/1.1", f"Range: bytes={ranges}0-")
-    whole = send(site, "GET /static/pico.min.css HTTP/1.1")
+    complete = send(site, "GET /static/pico.min.css HTTP/1.1")
     assert reply.status in {200, 206, 416}
-    assert len(reply.text) <= len(whole.text)
+    assert len(reply.text) <= len(complete.text)
 
 
 # --- what is no text
@@ -382,7 +385,7 @@ def test_an_address_bar_that_is_no_text_breaks_no_page(site: Site, sort: str) ->
 
 @on_postgresql  # which takes no NUL in a text
 @pytest.mark.parametrize("name", ["User-Agent", "Accept-Language", "X-Forwarded-For", "Cookie", "Authorization"])
-def test_a_header_that_is_no_text_stops_no_mail(site: Site, name: str) -> None:
+def test_a_header_that_is_no_text_stops_no_email(site: Site, name: str) -> None:
     """ASVS 16.5.3: what is kept of a request goes into the database and into the mail."""
     account, person = site.account(), site.person()
     body = filled_in(person, "/password-reset/") + b"&email=" + account.email.encode()

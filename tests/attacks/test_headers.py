@@ -1,7 +1,7 @@
-"""Every answer tells the browser what it may do with it, and tells nobody what serves it.
+"""Every response carries the security headers, and none names the software that serves it.
 
-Pages, redirects, files and errors are walked as a visitor and signed in. What gunicorn itself answers to a request that
-is none (400, 414, 431) has no such headers: no browser sends one, and nginx answers them in its place.
+The tests open pages, redirects, files and errors as a visitor and signed in. gunicorn's own answers to malformed
+requests (400, 414, 431) lack the headers: no browser sends such a request, and nginx answers it first.
 """
 
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ import pytest
 
 from tests.support.databases import on_sqlite
 from tests.support.pages import csrf_token, path_of
-from tests.support.raw_http import FORM, send
 from tests.support.servers import Page
 from tests.support.site import Account, MakeSite, Person, Site
+from tests.support.site_requests import FORM, send
 
 pytestmark = on_sqlite  # no header depends on the database
 PUBLIC = "accounts.example.com"

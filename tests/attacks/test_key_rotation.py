@@ -1,4 +1,4 @@
-"""A new SECRET_KEY interrupts nobody while the old one is a fallback, and ends all that it signed once it is none."""
+"""A new SECRET_KEY interrupts nobody while the old one is a fallback. Without the fallback, all that it signed ends."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ class Rotation:
         plain: signed in under the first key, and not remembered.
         remembered: the same, and remembered.
         forms: open since the first key, by what made them.
-        links: one of each purpose, mailed under the first key.
+        links: one of each purpose, emailed under the first key.
     """
 
     rotated: Site
@@ -96,7 +96,7 @@ def test_a_form_that_was_open_is_taken_as_long_as_its_key_is_a_fallback(rotation
 
 
 @pytest.mark.parametrize("purpose", PAGES)
-def test_a_mailed_link_lives_as_long_as_its_key_is_a_fallback(rotation: Rotation, purpose: str):
+def test_an_emailed_link_lives_as_long_as_its_key_is_a_fallback(rotation: Rotation, purpose: str):
     """ASVS 11.2.2, 13.3.4."""
     link = rotation.links[purpose]
     assert is_alive(rotation.rotated, link)
@@ -119,7 +119,7 @@ def test_a_visit_takes_a_remembered_session_over_to_the_new_key(rotation: Rotati
 
 
 def test_a_session_is_signed_with_the_new_key_alone(rotation: Rotation):
-    """ASVS 13.3.4: what the old key signs could be made by whoever has it."""
+    """ASVS 13.3.4: anybody who has the old key could forge what it signs."""
     person = rotation.rotated.person()
     person.log_in(rotation.account)
     assert moved(person, rotation.dropped).is_signed_in()
@@ -179,6 +179,6 @@ def test_no_public_site_starts_with_a_key_that_can_be_guessed(tmp_path: Path, ke
 
 @pytest.mark.parametrize("settings", REUSED.values(), ids=REUSED)
 def test_no_public_site_starts_with_a_key_that_is_used_elsewhere(tmp_path: Path, settings: dict[str, object]):
-    """ASVS 11.1.1, 13.3.2: whoever has the other has all accounts; it isn't printed."""
+    """ASVS 11.1.1, 13.3.2: the other key opens all accounts, so it isn't printed."""
     starts, printed = start(tmp_path, KEY, **settings)
     assert (starts, problems(printed), KEY in printed) == (False, {"SECRET_KEY"}, False)

@@ -1,8 +1,7 @@
-"""No request chooses where a mailed link leads or whom a mail is from: PUBLIC_URL and EMAIL_FROM alone do.
+"""No request chooses where an emailed link leads or who sends the email: only PUBLIC_URL and EMAIL_FROM do.
 
-Each attack asks for a reset of somebody else's password and names a host, port, scheme or path of the attacker's, in
-the ways that made other systems mail it to the victim. Either it is refused and nobody is mailed, or the mail is an
-honest one.
+Each attack requests a reset for somebody else and names a host, port, scheme or path of the attacker, in the ways that
+made other systems email it to the victim. Either the request is refused and nobody is emailed, or the email is correct.
 """
 
 import re
@@ -13,12 +12,12 @@ import pytest
 
 from tests.support.databases import on_sqlite
 from tests.support.pages import links_in, path_of
-from tests.support.raw_http import filled_in, post
 from tests.support.servers import Page
 from tests.support.site import MakeSite, Site
+from tests.support.site_requests import filled_in, post
 from tests.support.smtp import Record
 
-# A site where every mail was caused by the test at hand.
+# A site where every email was caused by the test at hand.
 SITE_SETTINGS = {"SITE_NAME": "Example", "OUTBOX_POLL_SECONDS": 0.05}
 pytestmark = on_sqlite  # PUBLIC_URL is no row
 SENDER = "accounts@example.com"
@@ -67,7 +66,7 @@ def open_site(engine: str, sites: MakeSite) -> Site:
 
 
 def ask(site: Site, **headers: str) -> tuple[Page, list[Record]]:
-    """Ask for the victim's reset with more headers; return the answer and the mails it caused."""
+    """Ask for the victim's reset with more headers; return the answer and the emails it caused."""
     person, victim, answers = site.person(), site.victim, list[Page]()
     site.let_an_hour_pass()
     mails = site.emails_caused_by(lambda: answers.append(person.ask_for_reset(victim.email, **headers)))
@@ -75,7 +74,7 @@ def ask(site: Site, **headers: str) -> tuple[Page, list[Record]]:
 
 
 def ask_raw(site: Site, *head: str) -> tuple[int, list[Record]]:
-    """Ask for the victim's reset under a head of one's own; return the status and the mails it caused."""
+    """Ask for the victim's reset under a head of one's own; return the status and the emails it caused."""
     person, victim, statuses = site.person(), site.victim, list[int]()
     site.let_an_hour_pass()
     head = tuple(line.format(port=site.server.port) for line in head)
@@ -86,7 +85,7 @@ def ask_raw(site: Site, *head: str) -> tuple[int, list[Record]]:
 
 
 def assert_honest(site: Site, mail: Record, pages: list[str], url: str | None = None) -> None:
-    """Hold that a mail is ours and leads only to us: its links, to these pages in this order, and its headers."""
+    """Hold that an email is ours and leads only to us: its links, to these pages in this order, and its headers."""
     url = url or site.url
     parts = [part.get_content() for part in mail.message.walk() if part.get_content_maintype() == "text"]
     assert len(parts) == 2
@@ -149,7 +148,7 @@ def test_another_host_is_refused(site: Site, host: str) -> None:
     ],
 )
 def test_a_user_in_the_host_is_refused(site: Site, host: str) -> None:
-    """CVE-2012-4520: Django took the part before the `@` for the host, and mailed the part behind it."""
+    """CVE-2012-4520: Django took the part before the `@` for the host, and emailed the part behind it."""
     answer, mails = ask(site, Host=host.format(port=site.server.port))
     assert (answer.status, mails) == (400, [])
 
@@ -160,7 +159,7 @@ def test_a_user_in_the_host_is_refused(site: Site, host: str) -> None:
         EVIL,
         f"{{port}}:{EVIL}",
         f"{{port}}.{EVIL}",
-        f"'<a href=\"//{EVIL}/?",  # dangling markup, in an HTML mail
+        f"'<a href=\"//{EVIL}/?",  # dangling markup, in an HTML email
         "-1",
         "65536",
         "",
@@ -193,7 +192,7 @@ def test_a_link_never_follows_the_port_of_the_host(site: Site, host: str) -> Non
         ("POST /password-reset/ HTTP/1.0", f"X-Forwarded-Server: {EVIL}"),
     ],
 )
-def test_mail_never_follows_the_name_that_the_server_goes_by(site: Site, head: tuple[str, ...]) -> None:
+def test_email_never_follows_the_name_that_the_server_goes_by(site: Site, head: tuple[str, ...]) -> None:
     """CVE-2017-8295: WordPress made its sender, and so the return path, of SERVER_NAME."""
     status, mails = ask_raw(site, *head)
     assert status == 302
@@ -215,7 +214,7 @@ def test_mail_never_follows_the_name_that_the_server_goes_by(site: Site, head: t
     ],
 )
 def test_two_hosts_or_half_a_host_are_refused(site: Site, head: tuple[str, ...]) -> None:
-    """CVE-2024-42903: LimeSurvey mailed the second Host of two; a proxy before it had judged the first."""
+    """CVE-2024-42903: LimeSurvey emailed the second Host of two; a proxy before it had judged the first."""
     assert ask_raw(site, "POST /password-reset/ HTTP/1.1", *head) == (400, [])
 
 
@@ -278,7 +277,7 @@ def test_a_header_with_underscores_changes_nothing(site: Site, line: str) -> Non
 
 @pytest.mark.parametrize("line", ["X_Forwarded_For: 192.0.2.66", "X-Forwarded_For: 192.0.2.66"])
 def test_a_header_with_underscores_names_no_client(site: Site, line: str) -> None:
-    """CVE-2015-0219: the mail tells its reader from where it was asked for, as the proxy saw it."""
+    """CVE-2015-0219: the email tells its reader from where it was asked for, as the proxy saw it."""
     person, email = site.person(), quote(site.victim.email).encode()
     body = filled_in(person, "/password-reset/") + b"&email=" + email
     site.let_an_hour_pass()
@@ -289,7 +288,7 @@ def test_a_header_with_underscores_names_no_client(site: Site, line: str) -> Non
 
 @pytest.mark.parametrize("forged", ["192.0.2.66", "192.0.2.66, 192.0.2.67", '"192.0.2.66, 127.0.0.1"'])
 def test_a_site_without_a_proxy_believes_no_forwarded_client(open_site: Site, forged: str) -> None:
-    """ASVS 4.1.3: the address in the mail is that of the connection."""
+    """ASVS 4.1.3: the address in the email is that of the connection."""
     _, [mail] = ask(open_site, **{"X-Forwarded-For": forged, "X-Real-IP": forged, "Forwarded": f"for={forged}"})
     assert b"from 127.0.0.1." in mail.content
     assert b"192.0.2." not in mail.content
@@ -309,7 +308,7 @@ def test_a_form_from_another_origin_is_refused(site: Site, origin: str) -> None:
     assert (answer.status, mails) == (400, [])
 
 
-# --- Every mail, and every page
+# --- Every email, and every page
 
 
 @pytest.mark.parametrize(
@@ -321,7 +320,7 @@ def test_a_form_from_another_origin_is_refused(site: Site, origin: str) -> None:
     ],
     ids=["reset", "account exists", "invitation"],
 )
-def test_every_mail_that_a_stranger_asks_for_leads_to_the_public_url(
+def test_every_email_that_a_stranger_asks_for_leads_to_the_public_url(
     site: Site, path: str, known: bool, pages: list[str]
 ) -> None:
     """CVE-2023-49097: a registration is no less poisoned than a reset."""
@@ -333,7 +332,7 @@ def test_every_mail_that_a_stranger_asks_for_leads_to_the_public_url(
 
 
 def test_the_notice_of_a_new_password_leads_to_the_public_url(site: Site) -> None:
-    """CVE-2023-49097: whoever used the link chose the headers of the request that causes the notice."""
+    """CVE-2023-49097: the person who used the link chose the headers of the request that causes the notice."""
     account, thief = site.account(), site.person(**POISON)
     link = site.reset_link(account)
     [notice] = site.emails_caused_by(lambda: thief.choose(link))

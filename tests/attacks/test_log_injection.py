@@ -1,6 +1,6 @@
-"""What a client sends stays what it is: no line of a log, no control of a terminal, no HTML, no template, no format.
+"""What a client sends cannot forge a log line, control a terminal, or act as HTML, a template or a format string.
 
-The logs are those of a site that writes down every request (gunicorn's access log, and its debug lines).
+The logs are those of a site that records every request (gunicorn's access log, and its debug lines).
 """
 
 import json
@@ -18,10 +18,10 @@ from tests.support.databases import on_sqlite
 from tests.support.links import Link
 from tests.support.pages import text_of
 from tests.support.passwords import NEW_PASSWORD
-from tests.support.raw_http import send
 from tests.support.site import Account, MakeSite, Site
+from tests.support.site_requests import send
 
-pytestmark = on_sqlite  # a log, a page and a mail are the same on both
+pytestmark = on_sqlite  # a log, a page and an email are the same on both
 LOUD = {"GUNICORN_CMD_ARGS": "--access-logfile - --log-level debug"}
 # All that moves a terminal's cursor, colours it, or begins a line for some reader: C0, DEL, C1, U+2028, U+2029, bidi.
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -89,7 +89,7 @@ def victim_of(site: Site) -> Account:
 
 
 def assert_honest(site: Site, since: int) -> None:
-    """All that was logged since a length are whole lines, each of the kind it should be, without control characters."""
+    """Everything logged since then is complete lines of the expected kind, without control characters."""
     new = site.server.log()[since:]
     lines = [line for line in new.split("\n") if line]
     assert lines
@@ -192,7 +192,7 @@ def test_events_show_nothing_of_what_a_client_calls_itself(engine: str, sites: M
 
 @pytest.mark.parametrize("local", TEMPLATES)
 def test_an_address_is_no_template(site: Site, local: str) -> None:
-    """ASVS 1.3.7, 1.2.1: a name in a mail was one (HackerOne 125980); what is a valid address shows as it is."""
+    """ASVS 1.3.7, 1.2.1: a name in an email was one (HackerOne 125980); what is a valid address shows as it is."""
     email = f"{local}.{token_hex(4)}@example.com"
     person = site.person()
     page = person.submit("/register/", email=email)

@@ -1,7 +1,7 @@
-"""Nothing that the site answers, keeps in a browser or writes down at once tells whether an address has an account.
+"""No answer, cookie or stored row that a stranger can see reveals whether an address has an account.
 
-What is left is time. That no hash is skipped shows here; smaller differences are measured by `make timing`, since no
-test of some seconds could tell them from the machine's own.
+Time is measured by `make timing`; here the tests only show that no hash is skipped, because a test of some seconds
+cannot distinguish smaller differences from noise.
 """
 
 import re
@@ -19,9 +19,10 @@ from tests.support.clock import until
 from tests.support.databases import on_sqlite
 from tests.support.pages import csrf_token, path_of
 from tests.support.passwords import PASSWORD
-from tests.support.raw_http import computed, readable
+from tests.support.raw_http import readable
 from tests.support.servers import Page, free_port
 from tests.support.site import Account, MakeSite, Person, Site
+from tests.support.site_requests import computed
 
 DONE = {"/password-reset/": "/password-reset/done/", "/register/": "/register/done/"}
 LINKS = ("password-reset-confirm", "password-reset-cancel", "account-secure")
@@ -205,10 +206,8 @@ def test_the_walks_go_where_they_should(site: Site, people: dict[str, str]) -> N
 
 
 def test_a_spelling_of_ones_own_tells_no_more(site: Site, few: dict[str, str]) -> None:
-    """ASVS 6.3.8, CVE-2019-19844: full-width letters find the account, in the mail and nowhere else."""
-    wide = {
-        sort: "".join(chr(ord(letter) + 0xFEE0) for letter in typed[:12]) + typed[12:] for sort, typed in few.items()
-    }
+    """ASVS 6.3.8, CVE-2019-19844: full-width characters find the account, and only the email shows it."""
+    wide = {sort: "".join(chr(ord(char) + 0xFEE0) for char in typed[:12]) + typed[12:] for sort, typed in few.items()}
     for walk in (asks("/password-reset/"), asks("/register/"), logs_in(WRONG)):
         assert_alike(site, walk, wide)
 
@@ -228,7 +227,7 @@ def test_who_is_signed_in_learns_no_more_of_others(site: Site, people: dict[str,
 @pytest.mark.parametrize(
     ("stage", "reply"), [("rcpt_reply", "550 5.1.1 No such user"), ("data_reply", "451 4.3.0 Later")]
 )
-def test_a_mail_that_is_refused_tells_nothing(
+def test_an_email_that_is_refused_tells_nothing(
     site: Site, few: dict[str, str], path: str, stage: str, reply: str
 ) -> None:
     """CVE-2024-45231: requests for those who have an account failed with their mail."""
@@ -264,7 +263,7 @@ def test_a_failed_login_writes_as_much_for_every_address(site: Site, people: dic
 
 
 def written_by(site: Site, act: Callable[[], object]) -> tuple[int, int]:
-    """Return how many failures were counted, and how many were told."""
+    """Return how many failures were counted, and how many were recorded as events."""
     before = rows(site)
     act()
     return tuple(after - then for after, then in zip(rows(site), before, strict=True))
@@ -272,8 +271,8 @@ def written_by(site: Site, act: Callable[[], object]) -> tuple[int, int]:
 
 def rows(site: Site) -> tuple[int, int]:
     ((counted,),) = site.query("SELECT count(*) FROM login_failures")
-    ((told,),) = site.query("SELECT count(*) FROM security_events WHERE kind = 'login_failed'")
-    return counted, told
+    ((recorded,),) = site.query("SELECT count(*) FROM security_events WHERE kind = 'login_failed'")
+    return counted, recorded
 
 
 @on_sqlite  # a hash takes no database

@@ -1,4 +1,4 @@
-"""Whatever is sent at the same moment, each link, password and turn is used once."""
+"""Of requests sent at the same moment, each link, password and cooldown slot is used once."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -113,7 +113,7 @@ def test_a_login_during_a_reset_does_not_outlive_it(site: Site, attempt: int):
 
 
 def test_of_a_change_and_a_reset_one_wins(site: Site):
-    """ASVS 15.4.2: whoever is second is told so, and has changed nothing."""
+    """ASVS 15.4.2: the second request gets an error and changes nothing."""
     account, attacker, owner = site.account(), site.person(), site.person()
     attacker.log_in(account)
     form = owner.get(path_of(site.reset_link(account)))
@@ -139,7 +139,7 @@ def test_of_two_changes_from_one_session_one_wins(site: Site):
 
 @pytest.mark.parametrize("attempt", range(3))
 def test_nobody_is_in_after_an_account_was_secured(site: Site, attempt: int):
-    """ASVS 15.4.2: neither by a login nor by a mailed link at the same moment."""
+    """ASVS 15.4.2: neither by a login nor by an emailed link at the same moment."""
     account, owner, intruder, attacker = site.account(), site.person(), site.person(), site.person()
     page = owner.get(str(notice_link(site, account, NEW_PASSWORD)))
     form = attacker.get(path_of(site.reset_link(account)))
@@ -193,21 +193,21 @@ def test_the_right_password_among_parallel_guesses_is_not_looked_at_either(site:
 
 
 def asking(site: Site, page: str, email: str, times: int) -> list[Callable[[], Page]]:
-    """Return the acts of as many people who ask for mail to one address."""
+    """Return the acts of as many people who ask for email to one address."""
     crowd = [site.person() for _ in range(times)]
     forms = [person.get(page) for person in crowd]
     return [partial(person.fill_in, form, email=email) for person, form in zip(crowd, forms, strict=True)]
 
 
 def waiting(site: Site, email: str) -> list[float]:
-    """Return for how many seconds after it was asked for each mail to an address waits."""
+    """Return for how many seconds after it was asked for each email to an address waits."""
     rows = site.query("SELECT run_after, created_at FROM outbox WHERE address = ? AND NOT leased", email)
     moments = [[datetime.fromisoformat(str(moment)) for moment in row] for row in rows]
     return [(run_after - created_at).total_seconds() for run_after, created_at in moments]
 
 
 def mails_at_once(site: Site, email: str) -> int:
-    """Wait until what was asked for is mailed, merged or put off to the next turn; return how many mails came."""
+    """Wait until every request is emailed, merged or deferred; return how many emails were sent."""
     leased = "SELECT count(*) FROM outbox WHERE address = ? AND leased"
     # Of each process, one that found the others' under way may wait.
     until(
@@ -224,7 +224,7 @@ def forgetting(site: Site) -> Iterator[None]:
     site.query("DELETE FROM outbox")
 
 
-def test_parallel_requests_for_one_address_bring_one_mail(site: Site, forgetting: None):
+def test_parallel_requests_for_one_address_bring_one_email(site: Site, forgetting: None):
     """ASVS 2.4.1, 15.4.2: a flood of requests is no flood of mail."""
     account = site.account()
     assert len(site.emails_to(account.email)) == 1
@@ -233,7 +233,7 @@ def test_parallel_requests_for_one_address_bring_one_mail(site: Site, forgetting
     assert mails_at_once(site, account.email) == 2
 
 
-def test_parallel_registrations_of_one_address_make_one_account_and_one_mail(site: Site, forgetting: None):
+def test_parallel_registrations_of_one_address_make_one_account_and_one_email(site: Site, forgetting: None):
     """ASVS 2.4.1, 15.4.2."""
     email = f"many.times.{token_hex(4)}@example.com"
     all_at_once(asking(site, "/register/", email, 8))

@@ -1,7 +1,7 @@
-"""Nobody is led away from the site: not by `next`, not by a path, and not by what a request says of itself.
+"""No redirect leads away from the site: not by `next`, not by a path, and not by a header.
 
-A browser reads an address by the rules of the URL standard (WHATWG), which forgive much: it drops tabs and line ends,
-takes a backslash for a slash, and three slashes for two. So each answer is followed as a browser would, to its end.
+Browsers read addresses by the URL standard (WHATWG): they drop tabs and line ends, and take a backslash for a slash and
+three slashes for two. So the tests follow each answer as a browser would, to its end.
 """
 
 import re

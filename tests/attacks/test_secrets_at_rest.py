@@ -1,6 +1,6 @@
-"""A thief of the database, a backup or a log finds no password, no link, no session and no key in it.
+"""Somebody who steals the database, a backup or a log finds no password, link, session or key in it.
 
-One account lives a whole life on a site that writes down every request; then all that is kept anywhere is searched.
+One account goes through every step on a site that records every request. Then the tests search all that was stored.
 """
 
 import re
@@ -17,9 +17,9 @@ from itsdangerous import URLSafeTimedSerializer
 
 from tests.support.clock import until
 from tests.support.pages import csrf_token, links_in, path_of, text_of
-from tests.support.raw_http import session_of
 from tests.support.servers import Gunicorn
 from tests.support.site import Account, MakeSite, Person, Site
+from tests.support.site_requests import session_of
 
 LOUD = {"GUNICORN_CMD_ARGS": "--access-logfile - --log-level debug", "LOG_FORMAT": "text"}
 KINDS = ("password", "token", "session", "CSRF token", "key")
@@ -40,7 +40,7 @@ class Life:
         return chosen
 
     def links(self, number: int) -> list[str]:
-        """Wait for a mail and return its links but for the site's own address at its end."""
+        """Wait for an email and return its links but for the site's own address at its end."""
         found = [link for link in links_in(self.site.wait_for_email(self.email, number)) if link.count("/") > 3]
         self.secrets["token"] |= {link.rpartition("/")[2] for link in found}
         return found
@@ -104,7 +104,7 @@ def spellings(secret: str) -> Iterator[bytes]:
         yield from (b64encode(b" " * shift + text.encode())[4:-4] for shift in range(3))
 
 
-def test_a_whole_life_was_lived(life: Life) -> None:
+def test_the_account_went_through_every_step(life: Life) -> None:
     """What is searched for was there, and what is searched holds what it should."""
     assert {kind: len(life.secrets[kind]) >= 4 for kind in KINDS[:4]} == dict.fromkeys(KINDS[:4], True)
     places = kept(life.site)
@@ -144,8 +144,8 @@ def hash_of(site: Site, email: str) -> str:
     return str(stored)
 
 
-def test_a_mail_that_waits_holds_no_link(life: Life) -> None:
-    """ASVS 14.2.4, 11.7.2: the link is made when the mail is handed over, and kept nowhere until then."""
+def test_an_email_that_waits_holds_no_link(life: Life) -> None:
+    """ASVS 14.2.4, 11.7.2: the link is made when the email is handed over, and kept nowhere until then."""
     site, account, told = life.site, life.site.account(), list[str]()
     site.let_an_hour_pass()
     site.mail_server.data_reply = lambda: told.append("451 4.3.0 Later") or told[-1]
@@ -198,7 +198,7 @@ def test_a_session_keeps_nothing_of_a_link_that_was_used(life: Life) -> None:
     assert visitor.cookies() == {}
 
 
-def test_no_mail_holds_a_password(life: Life) -> None:
+def test_no_email_holds_a_password(life: Life) -> None:
     """ASVS 6.4.1, 6.4.6: nor does any say how to log in without a link."""
     for mail in life.site.emails_to(life.email):
         assert not any(password in mail.as_string() + text_of(mail) for password in life.secrets["password"])

@@ -1,4 +1,4 @@
-"""A session belongs to one browser and one login, and ends everywhere when its account's credentials do."""
+"""A session belongs to one browser and one login, and ends everywhere when the account's credentials change."""
 
 import hmac
 import time
@@ -163,8 +163,8 @@ def test_logging_in_as_another_leaves_nothing_of_the_first(site: Site):
     assert not any(first.email in person.get(path).text for path in pages)
 
 
-def test_the_form_of_the_first_is_useless_once_another_is_logged_in(site: Site):
-    """ASVS 3.5.1, 7.2.4: a tab that was left open does not act for whoever came next."""
+def test_the_form_of_the_first_is_rejected_once_another_is_logged_in(site: Site):
+    """ASVS 3.5.1, 7.2.4: a tab that was left open does not act for the next person."""
     first, second, person = site.account("first"), site.account("second"), site.person()
     person.log_in(first)
     tab = person.get("/password-change/")
@@ -193,7 +193,7 @@ def test_setting_the_password_of_another_signs_out_who_was_here(site: Site):
 
 
 def test_nobody_is_logged_in_by_a_link(site: Site):
-    """ASVS 6.4.3: who reads somebody's mail has to leave a trace, a password that its owner does not know."""
+    """ASVS 6.4.3: who reads somebody's email has to leave a trace, a password that its owner does not know."""
     newcomer, person = site.account(), site.person()
     answer = person.choose(site.reset_link(newcomer))
     assert answer.headers["Location"].endswith("/password-reset-complete/")
@@ -270,7 +270,7 @@ def test_a_session_without_the_accounts_stamp_signs_nobody_in(site: Site, sessio
 def test_a_session_ends_after_its_time_however_fresh_its_signature(
     site: Site, since: str, longest: int, more: int, lives: bool
 ):
-    """ASVS 7.3.1, 7.3.2: Flask signs a session anew for whoever comes with it."""
+    """ASVS 7.3.1, 7.3.2: Flask signs a session again in every response."""
     assert forged(site, **{since: int(time.time()) - longest - more}).is_signed_in() == lives
 
 

@@ -1,7 +1,7 @@
-"""What a client chooses never becomes a command, a header or a line of a mail.
+"""What a client enters never becomes an SMTP command, a header or a line of an email.
 
-Looks at what comes to the mail server, byte for byte. An attack is refused and nobody is mailed; or there is one mail
-for one recipient, and it is the mail that an honest request causes, but for time, link and network address.
+The tests read what reaches the mail server, byte for byte. Either an attack is refused and nobody is emailed, or
+there is one email for one recipient, equal to that of an honest request except for time, link and network address.
 """
 
 import re
@@ -16,9 +16,9 @@ from tests.support.pages import text_of
 from tests.support.site import Site
 from tests.support.smtp import Record
 
-# A site where every mail was caused by the test at hand.
+# A site where every email was caused by the test at hand.
 SITE_SETTINGS = {"SITE_NAME": "Example", "OUTBOX_POLL_SECONDS": 0.05}
-pytestmark = on_sqlite  # a mail is the same from both
+pytestmark = on_sqlite  # an email is the same from both
 CHROME = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
 )
@@ -39,7 +39,7 @@ def honest_mail(site: Site, agent: str) -> bytes:
 
 
 def ask(site: Site, *lines: str) -> tuple[int, list[Record]]:
-    """Ask for the victim's reset with more lines in the head; return the status and the mails it caused."""
+    """Ask for the victim's reset with more lines in the head; return the status and the emails it caused."""
     person, victim, statuses = site.person(), site.victim, list[int]()
     head = "POST /password-reset/ HTTP/1.1", f"Host: 127.0.0.1:{site.server.port}", *lines
     site.let_an_hour_pass()
@@ -50,14 +50,14 @@ def ask(site: Site, *lines: str) -> tuple[int, list[Record]]:
 
 
 def register(site: Site, email: str) -> Record:
-    """Register an address and return the mail for it, which is the only one."""
+    """Register an address and return the email for it, which is the only one."""
     [mail] = site.emails_caused_by(lambda: site.person().submit("/register/", email=email))
     assert_well_formed(mail)
     return mail
 
 
 def only_mail(mails: list[Record]) -> bytes:
-    """Return the text of the only mail, without what differs from one honest mail to the next."""
+    """Return the text of the only email, without what differs from one honest email to the next."""
     [mail] = mails
     assert_well_formed(mail)
     text = mail.content
@@ -67,7 +67,7 @@ def only_mail(mails: list[Record]) -> bytes:
 
 
 def assert_well_formed(mail: Record) -> None:
-    """Hold that a mail has one recipient, each header once, and lines as RFC 5321 wants them."""
+    """Hold that an email has one recipient, each header once, and lines as RFC 5321 wants them."""
     assert len(mail.rcpt_tos) == 1
     head = re.findall(rb"(?m)^([\w-]+):", mail.content.partition(b"\r\n\r\n")[0])
     assert len(head) == len(set(head)) and not {b"Bcc", b"Cc", b"Reply-To"} & set(head)
@@ -97,8 +97,8 @@ def test_a_header_that_holds_a_line_end_is_refused(site: Site, header: str, line
     ],
     ids=["line ends of Python", "encoded line ends", "markup"],
 )
-def test_no_header_reaches_the_mail(site: Site, header: str, value: str) -> None:
-    """CVE-2015-8476 (line ends in a mail's headers), CVE-2024-55224 (HTML in a mail)."""
+def test_no_header_reaches_the_email(site: Site, header: str, value: str) -> None:
+    """CVE-2015-8476 (line ends in an email's headers), CVE-2024-55224 (HTML in an email)."""
     status, mails = ask(site, f"{header}: {value}")
     assert (status, only_mail(mails)) == (302, honest_mail(site, "x"))
 
@@ -107,7 +107,7 @@ def test_no_header_reaches_the_mail(site: Site, header: str, value: str) -> None
     "around", ["<script>{}</script>", "{} <a href='https://evil.test/'>Windows</a>", "{}\x85Bcc: " + EVE, "{0} " * 20]
 )
 def test_a_browser_is_named_in_the_sites_own_words(site: Site, around: str) -> None:
-    """CVE-2024-55224: a mail says what the attacker lets it say, in the site's name."""
+    """CVE-2024-55224: an email says what the attacker lets it say, in the site's name."""
     status, mails = ask(site, f"User-Agent: {around.format(CHROME)}")
     assert (status, only_mail(mails)) == (302, honest_mail(site, CHROME))
     assert b"Chrome on Windows" in honest_mail(site, CHROME)
@@ -190,7 +190,7 @@ def test_an_odd_address_arrives_as_it_was_typed(site: Site, local: str) -> None:
 
 
 @pytest.mark.parametrize("local", ["a&lt", "//evil.test/x", "www.evil.test/?x=", "javascript", "'onclick='x"])
-def test_an_address_adds_no_markup_to_the_mail(site: Site, local: str) -> None:
+def test_an_address_adds_no_markup_to_the_email(site: Site, local: str) -> None:
     """CVE-2024-55224: what a stranger typed into the form must stay text, and lead nowhere."""
     email = f"{local}.{token_hex(4)}@example.com"
     mail, plain = register(site, email), register(site, f"plain.{token_hex(4)}@example.com")
@@ -198,7 +198,7 @@ def test_an_address_adds_no_markup_to_the_mail(site: Site, local: str) -> None:
     assert HTML.of(mail).tags == HTML.of(plain).tags
 
 
-def test_a_line_of_a_mail_that_begins_with_a_dot_does_not_end_it(site: Site) -> None:
+def test_a_line_of_an_email_that_begins_with_a_dot_does_not_end_it(site: Site) -> None:
     """RFC 5321 section 4.5.2: of a long address beyond ASCII, some line begins with one of its dots."""
     email = f"\u00fc{token_hex(4)}{'.x' * 25}@{'x.' * 80}example.com"
     mail = register(site, email)
@@ -226,11 +226,11 @@ def test_a_domain_beyond_ascii_goes_out_in_ascii(site: Site, monkeypatch: pytest
     assert mail.message["To"] == f"{local}@xn--mnchen-3ya.example"
 
 
-# --- Mails on one line
+# --- Emails on one line
 
 
-def test_each_of_many_mails_has_its_own_recipient(site: Site) -> None:
-    """ASVS 1.3.11: mails share a connection, and none of them a recipient."""
+def test_each_of_many_emails_has_its_own_recipient(site: Site) -> None:
+    """ASVS 1.3.11: emails share a connection, and none of them a recipient."""
     emails = {f"{name}.{token_hex(4)}@example.com" for name in "abcde"}
     people = {email: site.person() for email in emails}
     mails = site.emails_caused_by(
@@ -243,7 +243,7 @@ def test_each_of_many_mails_has_its_own_recipient(site: Site) -> None:
 
 
 class HTML(HTMLParser):
-    """The HTML part of a mail, taken apart as a mail reader does."""
+    """The HTML part of an email, taken apart as an email reader does."""
 
     def __init__(self) -> None:
         super().__init__()

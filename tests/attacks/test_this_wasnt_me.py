@@ -1,4 +1,4 @@
-"""An owner who reads their mail takes the account back, whatever somebody else did first."""
+"""An owner who reads the email gets the account back, whatever somebody else did first."""
 
 import re
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def press(site: Site, link: Link) -> Page:
 
 
 def break_in(site: Site, account: Account) -> tuple[Person, Link]:
-    """Set a password through the owner's mail, log in with it, and return the attacker and the notice's link."""
+    """Set a password through the owner's email, log in with it, and return the attacker and the notice's link."""
     link = notice_link(site, account, ATTACKERS_PASSWORD)
     attacker = site.person()
     attacker.log_in(account, ATTACKERS_PASSWORD)
@@ -46,7 +46,7 @@ def password_after(make: Callable[[Site, Account], Link]) -> str | None:
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_opening_the_page_changes_nothing(site: Site, make: Callable[[Site, Account], Link], method: str):
-    """ASVS 3.5.3: filters follow links before the mail is read."""
+    """ASVS 3.5.3: filters follow links before the email is read."""
     account = site.account()
     link, owner = make(site, account), site.person()
     owner.log_in(account, password_after(make))
@@ -57,7 +57,7 @@ def test_opening_the_page_changes_nothing(site: Site, make: Callable[[Site, Acco
     assert is_alive(site, link)
 
 
-def test_cancelling_kills_every_link_that_was_mailed(site: Site):
+def test_cancelling_kills_every_link_that_was_emailed(site: Site):
     """ASVS 6.4.3: the attacker's too, and one that is opened already."""
     account, attacker = site.account(), site.person()
     links = [path_of(site.reset_link(account)), path_of(site.reset_link(account))]
@@ -69,7 +69,7 @@ def test_cancelling_kills_every_link_that_was_mailed(site: Site):
 
 
 def test_cancelling_leaves_the_password_and_lets_nobody_in(site: Site):
-    """ASVS 6.4.3: who has the mail alone can't keep the owner out, and is not logged in by it."""
+    """ASVS 6.4.3: who has the email alone can't keep the owner out, and is not logged in by it."""
     account = site.account()
     reader = site.person()
     answer = reader.submit(str(cancel_link(site, account)))
@@ -79,7 +79,7 @@ def test_cancelling_leaves_the_password_and_lets_nobody_in(site: Site):
 
 
 def test_cancelling_works_after_the_attacker_logged_in(site: Site):
-    """ASVS 6.4.3, 7.4.1: a login ends the mailed links, and must not end this one."""
+    """ASVS 6.4.3, 7.4.1: a login ends the emailed links, and must not end this one."""
     account = site.account()
     link, attacker = cancel_link(site, account), site.person()
     attacker.log_in(account)
@@ -119,7 +119,7 @@ def test_securing_does_not_bring_the_password_before_back(site: Site):
 
 
 def test_securing_kills_the_links_that_the_attacker_got(site: Site):
-    """ASVS 6.4.3: one mailed before, kept for later."""
+    """ASVS 6.4.3: one emailed before, kept for later."""
     account = site.account()
     _, link = break_in(site, account)
     kept = path_of(site.reset_link(account))
@@ -129,7 +129,7 @@ def test_securing_kills_the_links_that_the_attacker_got(site: Site):
 
 
 def use_up_the_hour(site: Site, account: Account) -> None:
-    """Have so many resets mailed that the account gets no more for an hour."""
+    """Have so many resets emailed that the account gets no more for an hour."""
     for _ in range(5):
         site.query("UPDATE users SET mailed_at = NULL WHERE email = ?", account.email)
         before = len(site.emails_to(account.email))
@@ -138,8 +138,8 @@ def use_up_the_hour(site: Site, account: Account) -> None:
     site.wait_until_all_is_sent()
 
 
-def test_securing_mails_a_link_that_sets_a_password(site: Site):
-    """ASVS 6.3.7: to the address of the account, at once, and the attacker can't use its mails up before."""
+def test_securing_emails_a_link_that_sets_a_password(site: Site):
+    """ASVS 6.3.7: to the address of the account, at once, and the attacker can't use its emails up before."""
     account = site.account()
     attacker, link = break_in(site, account)
     use_up_the_hour(site, account)
@@ -152,7 +152,7 @@ def test_securing_mails_a_link_that_sets_a_password(site: Site):
     assert site.person().log_in(account, NEW_PASSWORD).status == 302
 
 
-def test_securing_mails_nobody_else(site: Site):
+def test_securing_emails_nobody_else(site: Site):
     """ASVS 6.4.3: nothing that the browser sends chooses the address."""
     account = site.account()
     _, link = break_in(site, account)
@@ -226,7 +226,7 @@ def test_the_notice_says_when_from_where_and_with_what(site: Site):
 
 
 @on_sqlite  # the words are the same on both
-def test_the_mail_of_a_reset_says_when_from_where_and_with_what(site: Site):
+def test_the_email_of_a_reset_says_when_from_where_and_with_what(site: Site):
     """ASVS 6.3.5: before anything has happened."""
     account = site.account()
     site.let_an_hour_pass()
@@ -238,7 +238,7 @@ def test_the_mail_of_a_reset_says_when_from_where_and_with_what(site: Site):
 @on_sqlite  # the words are the same on both
 @pytest.mark.parametrize("words", ["Firefox/1 https://evil.example/ click", "<a href=//evil.example>Firefox/1</a>"])
 def test_an_attacker_chooses_no_words_of_the_notice(site: Site, words: str):
-    """ASVS 6.3.7: the browser's name comes from a fixed list, or the notice would be the attacker's letter."""
+    """ASVS 6.3.7: the browser's name comes from a fixed list; otherwise the attacker would write the notice."""
     account = site.account()
     link = site.reset_link(account)
     before = len(site.emails_to(account.email))

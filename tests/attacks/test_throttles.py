@@ -1,7 +1,7 @@
-"""Limits hold however a request is dressed up, and are turned against nobody else.
+"""The limits hold however a request is disguised, and cannot be used against others.
 
-Each client network has so many requests a minute for each form, each address so much mail, and each pair of address
-and network so many wrong passwords before it waits.
+Each client network may send so many requests a minute to each form, each address receives so many emails, and each
+pair of address and network may fail so many logins before it waits.
 """
 
 import re
@@ -19,9 +19,9 @@ from tests.support.clock import until
 from tests.support.databases import on_postgresql, on_sqlite
 from tests.support.pages import csrf_token, links_in, path_of
 from tests.support.passwords import NEW_PASSWORD
-from tests.support.raw_http import FORM, computed, cookies_of, filled_in, send
 from tests.support.servers import Page
 from tests.support.site import Account, MakeSite, Person, Site, new_address, serving
+from tests.support.site_requests import FORM, computed, cookies_of, filled_in, send
 
 pytestmark = pytest.mark.usefixtures("early_in_a_minute")
 
@@ -63,7 +63,7 @@ numbers = count()
 
 
 def posts(person: Person, number: int, path: str = RESET, **headers: str) -> list[int]:
-    """Send a form that mails nobody so many times, and return the statuses; `{new}` is another address each time."""
+    """Send a form that emails nobody so many times, and return the statuses; `{new}` is another address each time."""
     fields = {"csrf_token": csrf_token(person.get(RESET)), "email": "no address", "password": "x"}
 
     def filled(text: str) -> str:
@@ -90,7 +90,7 @@ def test_the_limits_are_those_that_are_written_down(engine: str, sites: MakeSite
 
 
 @on_sqlite
-def test_whoever_is_limited_is_told_how_long(site: Site) -> None:
+def test_a_limited_client_sees_how_long_to_wait(site: Site) -> None:
     """RFC 6585 section 4, RFC 9110 section 10.2.3."""
     person = site.person()
     posts(person, LIMIT)
@@ -138,7 +138,7 @@ def test_a_repeated_header_makes_nobody_another_client(site: Site) -> None:
     ],
 )
 def test_who_has_a_network_has_one_limit(site: Site, first: str, second: str, together: bool) -> None:
-    """CVE-2021-22915: whoever has an IPv6 address has 2^64 of them."""
+    """CVE-2021-22915: an IPv6 client has 2^64 addresses."""
     number = next(numbers)
     here, there = (site.person(address.format(f"{number + 1:x}", number + 1)) for address in (first, second))
     assert posts(here, LIMIT + 1)[-1] == 429
@@ -213,7 +213,7 @@ def test_nobody_uses_up_the_limit_of_another(site: Site) -> None:
     assert not is_limited(victim)
 
 
-# --- mail for one address
+# --- email for one address
 
 
 SPELLINGS = {
@@ -224,8 +224,8 @@ SPELLINGS = {
 }
 
 
-def test_no_spelling_of_an_address_gets_it_more_mail(site: Site) -> None:
-    """ASVS 2.4.1: a space or a capital letter made an address a new one, and a mailbox full."""
+def test_no_spelling_of_an_address_gets_it_more_email(site: Site) -> None:
+    """ASVS 2.4.1: a space or an upper-case character made an address count as a new one, which filled the mailbox."""
     account = site.account("kalin")
     site.let_an_hour_pass()
     for spelled in (account.email, *(spell(account.email) for spell in SPELLINGS.values()), account.email):
@@ -247,7 +247,7 @@ def test_an_address_that_resembles_another_is_another(site: Site, change: tuple[
 
 
 def waiting(site: Site, account: Account) -> int:
-    """Return how many mails wait to be sent to an account."""
+    """Return how many emails wait to be sent to an account."""
     ((number,),) = site.query("SELECT count(*) FROM outbox WHERE email_key = ?", account.email)
     return int(number)
 
@@ -266,7 +266,7 @@ def test_nobody_keeps_an_owner_from_resetting(site: Site) -> None:
 
 
 def test_an_owner_who_ends_a_strangers_links_need_not_wait_for_a_new_one(site: Site) -> None:
-    """ASVS 6.1.1: five mails an hour, all of them asked for by a stranger."""
+    """ASVS 6.1.1: five emails an hour, all of them asked for by a stranger."""
     account = site.account()
     site.query("DELETE FROM security_events WHERE kind = 'registered'")
     for number in range(5):
@@ -335,7 +335,7 @@ def test_the_right_password_is_refused_while_one_waits_and_taken_after_it(site: 
 
 @on_sqlite  # a hash takes no database
 def test_a_try_while_one_waits_costs_no_hash(site: Site) -> None:
-    """ASVS 15.2.2: whoever guesses on keeps the site no busier than by asking for a page."""
+    """ASVS 15.2.2: further guesses cost the site no more than opening a page."""
     account, address = site.account(), new_address()
     person, before = site.person(address), computed(site)
     fails(site, account.email, FREE + 1, address)

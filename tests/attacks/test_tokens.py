@@ -1,4 +1,4 @@
-"""A link opens one page of one account, once, in time; whatever resembles it opens none."""
+"""A link opens one page of one account, once and in time. A similar link opens none."""
 
 import string
 import time
@@ -325,7 +325,7 @@ def test_who_reads_the_database_forges_no_link_without_the_key(site: Site, purpo
 
 @on_sqlite  # nothing of a link's time is in the database
 @pytest.mark.parametrize(("purpose", "lifetime"), LIFETIMES.items())
-def test_a_link_lives_as_long_as_its_mail_says(site: Site, purpose: str, lifetime: int):
+def test_a_link_lives_as_long_as_its_email_says(site: Site, purpose: str, lifetime: int):
     """ASVS 9.2.1."""
     account, _ = mailed(site)
     assert is_alive(site, forged(site, account, purpose, age=lifetime - 60))
@@ -363,7 +363,7 @@ def test_a_form_that_was_opened_in_time_is_dead_after_it(engine: str, sites: Mak
 
 
 def test_a_used_link_is_dead(site: Site):
-    """ASVS 6.5.1: whoever finds the mail later sets no second password."""
+    """ASVS 6.5.1: somebody who finds the email later cannot set a second password."""
     account = site.account()
     link = site.reset_link(account)
     assert site.person().choose(link).status == 302
@@ -431,8 +431,8 @@ def test_a_link_dies_with(site: Site, end: Callable[[Site, Account, Person], Non
 
 @on_sqlite  # no database judges a method
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-def test_a_mail_scanner_uses_no_link_up(site: Site, method: str):
-    """ASVS 3.5.3: filters follow links before the mail is read."""
+def test_an_email_scanner_uses_no_link_up(site: Site, method: str):
+    """ASVS 3.5.3: filters follow links before the email is read."""
     account = site.account()
     link = site.reset_link(account)
     scanner = site.person()

@@ -1,8 +1,7 @@
-"""A link goes to the address stored with its account, or to nobody, whatever is sent for the address.
+"""A link goes to the stored address of its account or to nobody, whatever is entered.
 
-Each attack asks for the victim's reset and names a second reader beside the victim, or spells the victim's address so
-that two readers of it might disagree. Registration takes the same addresses: there an odd one may get an account of
-its own, but never the victim's.
+Each attack requests the victim's reset and names a second recipient, or spells the victim's address so that two parsers
+might disagree. Registration accepts the same addresses: an odd one may get an account of its own, never the victim's.
 """
 
 import json
@@ -18,7 +17,7 @@ from tests.support.servers import Page
 from tests.support.site import Account, Site
 from tests.support.smtp import Record
 
-# A site where every mail was caused by the test at hand.
+# A site where every email was caused by the test at hand.
 SITE_SETTINGS = {"SITE_NAME": "Example", "OUTBOX_POLL_SECONDS": 0.05}
 EVE = "eve@evil.test"
 ASKING = pytest.mark.parametrize("path", ["/password-reset/", "/register/"])
@@ -45,7 +44,7 @@ def send(site: Site, path: str, content_type: str, body: str) -> tuple[Page, lis
 
 
 def recipients_of(mails: list[Record]) -> list[list[str]]:
-    """Return whom each mail was handed over for; its own To says the same."""
+    """Return whom each email was handed over for; its own To says the same."""
     assert all(", ".join(mail.rcpt_tos) == mail.message["To"] for mail in mails)
     return [mail.rcpt_tos for mail in mails]
 
@@ -79,8 +78,8 @@ def recipients_of(mails: list[Record]) -> list[list[str]]:
         '{{"email":"{victim}"}}',
     ],
 )
-def test_a_list_in_one_field_mails_nobody(site: Site, path: str, listed: str) -> None:
-    """CVE-2023-7028: GitLab mailed the link to each of two addresses, of which one was the victim's."""
+def test_a_list_in_one_field_emails_nobody(site: Site, path: str, listed: str) -> None:
+    """CVE-2023-7028: GitLab emailed the link to each of two addresses, of which one was the victim's."""
     answer, mailed = ask(site, path, listed.format(victim=site.victim.email, eve=EVE))
     assert (answer.status, mailed) == (200, [])
 
@@ -96,7 +95,7 @@ def test_a_list_in_one_field_mails_nobody(site: Site, path: str, listed: str) ->
         "email={victim}&email=",
     ],
 )
-def test_a_repeated_field_mails_nobody(site: Site, path: str, repeated: str) -> None:
+def test_a_repeated_field_emails_nobody(site: Site, path: str, repeated: str) -> None:
     """CVE-2023-7028, ASVS 15.3.7: of two fields one reader takes the first, another the last, a third both."""
     body = repeated.format(victim=quote(site.victim.email), eve=quote(EVE))
     answer, mailed = send(site, path, FORM, body)
@@ -126,7 +125,7 @@ def test_a_field_of_another_name_is_not_read(site: Site, beside: str) -> None:
         "user[email]={victim}",
     ],
 )
-def test_a_list_by_its_fields_names_mails_nobody(site: Site, path: str, body: str) -> None:
+def test_a_list_by_its_fields_names_emails_nobody(site: Site, path: str, body: str) -> None:
     """CVE-2023-7028: Rails makes a list of these, and PHP too."""
     answer, mailed = send(site, path, FORM, body.format(victim=quote(site.victim.email), eve=quote(EVE)))
     assert (answer.status == 302, mailed) == (False, [])
@@ -245,10 +244,10 @@ def test_an_upload_is_no_address(site: Site, path: str, parts: list[tuple[str, s
     assert (answer.status, mailed) == (400, [])
 
 
-# --- One address in other letters
+# --- Another spelling of one address
 
-LETTERS = [
-    # stored, typed: other letters of one address
+SPELLINGS = [
+    # stored, typed: two spellings of one address
     ("mike", "MIKE", True),
     ("mike", "miKe", True),
     ("mike", "mi\u212ae", True),  # the Kelvin sign
@@ -258,7 +257,7 @@ LETTERS = [
     ("admin", "\uff41\uff44\uff4d\uff49\uff4e", True),  # full width
     ("bigbird", "\u1d2e\u1d35\u1d33\u1d2e\u1d35\u1d3f\u1d30", True),  # as it was done to Spotify in 2013
     ("jos\u00e9", "jose\u0301", True),
-    # letters that only look alike
+    # characters that only look alike
     ("mike", "m\u0131ke", False),  # without a dot
     ("mike", "M\u0130KE", False),  # with one
     ("mike", "m\u0456ke", False),  # Cyrillic
@@ -267,17 +266,17 @@ LETTERS = [
 ]
 
 
-@pytest.mark.parametrize(("stored", "typed", "same"), LETTERS)
-def test_a_reset_goes_to_the_letters_that_are_stored(site: Site, stored: str, typed: str, same: bool) -> None:
-    """CVE-2019-19844: Django compared without case, and mailed what was typed."""
+@pytest.mark.parametrize(("stored", "typed", "same"), SPELLINGS)
+def test_a_reset_goes_to_the_spelling_that_is_stored(site: Site, stored: str, typed: str, same: bool) -> None:
+    """CVE-2019-19844: Django compared without case, and emailed what was typed."""
     rest = f".{token_hex(4)}@example.com"
     site.register(stored + rest)
     answer, mailed = ask(site, "/password-reset/", typed + rest)
     assert (answer.status, mailed) == (302, [[stored + rest]] if same else [])
 
 
-@pytest.mark.parametrize(("stored", "typed"), [(stored, typed) for stored, typed, same in LETTERS if same])
-def test_other_letters_of_an_address_register_no_second_account(site: Site, stored: str, typed: str) -> None:
+@pytest.mark.parametrize(("stored", "typed"), [(stored, typed) for stored, typed, same in SPELLINGS if same])
+def test_another_spelling_of_an_address_registers_no_second_account(site: Site, stored: str, typed: str) -> None:
     """CVE-2019-19844, CVE-2020-7245: two accounts of one address, and one of them resets the other's password."""
     rest = f".{token_hex(4)}@example.com"
     site.register(stored + rest)
@@ -299,7 +298,7 @@ def test_other_letters_of_an_address_register_no_second_account(site: Site, stor
     ],
 )
 def test_a_reset_goes_to_the_domain_that_is_stored(site: Site, domain: str, typed: str, same: bool) -> None:
-    """CVE-2019-19844: a domain in other letters, registered by the attacker."""
+    """CVE-2019-19844: a look-alike domain, registered by the attacker."""
     local = f"alice.{token_hex(4)}@"
     ask(site, "/register/", local + domain)
     answer, mailed = ask(site, "/password-reset/", local + typed)
@@ -338,7 +337,7 @@ def test_a_reset_goes_to_the_domain_that_is_stored(site: Site, domain: str, type
         "{victim}?cc={eve}",
     ],
 )
-def test_an_address_with_syntax_of_its_own_mails_nobody(site: Site, path: str, ambiguous: str) -> None:
+def test_an_address_with_syntax_of_its_own_emails_nobody(site: Site, path: str, ambiguous: str) -> None:
     """CVE-2019-16056, CVE-2023-27043: Python's own parser took the wrong part of these; RFC 5322 allows some."""
     victim = site.victim.email
     local = victim.partition("@")[0]
@@ -403,7 +402,7 @@ def test_an_encoded_word_is_no_address(site: Site, path: str, encoded: str) -> N
         "' OR '1'='1'@example.com",
     ],
 )
-def test_a_reset_for_a_similar_address_mails_nobody(site: Site, other: str) -> None:
+def test_a_reset_for_a_similar_address_emails_nobody(site: Site, other: str) -> None:
     """CVE-2008-4106 (a name cut to the victim's), CVE-2019-9636 (characters that unfold), and relays of old."""
     victim = site.victim.email
     local = victim.partition("@")[0]

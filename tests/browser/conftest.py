@@ -1,4 +1,4 @@
-"""A real browser and two real sites, once per test process, and a watch over every page that is opened."""
+"""A real browser and two real sites in each test process, and a check of every page that is opened."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,9 +95,9 @@ def new_context(new_context: NewContext, site: Site, complaints: list[str]) -> I
 
 @pytest.fixture
 def keeping_page(browser_type: BrowserType, site: Site) -> Iterator[Page]:
-    """Return a page of a browser that keeps pages whole for its back button, as people's do and Playwright's does not.
+    """Return a page of a browser with a back/forward cache, which Playwright's own browser switches off.
 
-    Where the page it went back to was kept, `kept` in it is true. Playwright's own `go_back` knows no such page.
+    `kept` is true in a page that comes from the cache. Playwright's own `go_back` does not handle such a page.
     """
     options = {**LAUNCH, "ignore_default_args": ["--disable-back-forward-cache"]}
     with browser_type.launch(**options) as browser:
@@ -109,5 +109,5 @@ def keeping_page(browser_type: BrowserType, site: Site) -> Iterator[Page]:
 
 @pytest.fixture
 def address() -> str:
-    """Return an address nobody else uses: an account gets one mail a minute."""
+    """Return an address nobody else uses: an account gets one email a minute."""
     return f"{uuid4().hex[:12]}@example.com"

@@ -1,4 +1,4 @@
-"""What people do that no diagram shows: the back button, two tabs, a form left open, a double click."""
+"""The back button, two tabs, a form left open, a double click."""
 
 import pytest
 from playwright.sync_api import expect
@@ -19,7 +19,7 @@ NOT_FOUND = "Failed to load resource: the server responded with a status of 404 
 
 
 def mailed(page, site, address):
-    """Make an account and open the mail that resets its password."""
+    """Make an account and open the email that resets its password."""
     site.add_account(address)
     ask_for_reset(page, address)
     open_mail(page, address, "Reset your password")
@@ -49,7 +49,7 @@ def test_a_form_whose_session_is_gone_says_so_and_leads_back_to_it(page, site, a
     expect(page).to_have_url(f"{site.url}/password-reset/done/")
 
 
-def test_a_new_password_sent_without_the_session_changes_nothing_and_the_mail_still_works(
+def test_a_new_password_sent_without_the_session_changes_nothing_and_the_email_still_works(
     page, site, address, complaints
 ):
     mailed(page, site, address)
@@ -85,7 +85,7 @@ def test_of_two_tabs_with_the_form_the_first_sets_the_password_and_the_second_is
     second.goto(link)
     choose_password(page)
     page.wait_for_url("**/password-reset-complete/")
-    # Whoever was signed in here is signed out, and with the session went what vouched for the second form.
+    # The session in this browser ended, and with it the right to send the second form.
     choose_password(second, "another password for tab two")
     expect(second.get_by_role("heading", name="This form has expired")).to_be_visible()
     assert complaints == [BAD_REQUEST]
@@ -165,14 +165,16 @@ def test_the_back_button_after_logging_out_shows_nothing_of_the_account(page, si
 
 
 def go_back_whole(page):
-    """Press the back button, and return whether the browser had kept that page whole."""
+    """Press the back button, and return whether the page came from the back/forward cache."""
     page.evaluate("window.left = true; setTimeout(() => history.back())")
     page.wait_for_function("window.left !== true && window.kept !== undefined")
     return page.evaluate("window.kept")
 
 
 @pytest.mark.parametrize("last_page", ["/logout/", "/account/"])
-def test_a_browser_that_keeps_pages_whole_drops_those_of_a_session_that_ended(keeping_page, site, address, last_page):
+def test_a_browser_with_a_back_forward_cache_drops_the_pages_of_an_ended_session(
+    keeping_page, site, address, last_page
+):
     """ASVS 5.0, 14.3.1. Chromium keeps pages with `no-store` too, and drops them when a cookie changes."""
     page = keeping_page
     site.add_account(address)

@@ -1,4 +1,4 @@
-"""What must hold of every page, walked through once for each measure."""
+"""Accessibility and layout of every page, opened once for each measurement."""
 
 from tests.support.accessibility import CONTRAST, SIZES, STRUCTURE, problems_of
 from tests.support.browser import every_page

@@ -1,4 +1,4 @@
-"""The forms as browsers, password managers, keyboards and screen readers meet them."""
+"""The forms with browsers, password managers, keyboards and screen readers."""
 
 import re
 
@@ -113,7 +113,7 @@ def test_a_password_that_is_shown_is_hidden_before_it_is_sent(confirm_page):
     expect(confirm_page).to_have_title("password")
 
 
-def test_what_is_wrong_with_an_address_is_said_in_the_title_beside_the_field_and_by_the_cursor(page):
+def test_an_error_in_an_address_shows_in_the_title_beside_the_field_and_by_the_cursor(page):
     for path, button in (("/password-reset/", "Send the link"), ("/register/", "Register")):
         page.goto(path)
         page.get_by_label("Email address").fill("not an address")

@@ -17,7 +17,7 @@ FIRST_PASSWORD = "seven green lanterns drift"
 
 
 def test_a_person_registers_loses_the_password_and_sets_a_new_one(page, new_context, site, address):
-    # Register: the password is chosen behind the mailed link.
+    # Register: the password is chosen behind the emailed link.
     register(page, address)
     open_mail(page, address, "Finish your registration at localhost")
     follow(page, "Choose your password")
@@ -63,7 +63,7 @@ def test_a_person_registers_loses_the_password_and_sets_a_new_one(page, new_cont
     log_in(page, address, NEW_PASSWORD)
     expect(page.get_by_role("heading", name="Your account")).to_be_visible()
 
-    # The old link is dead, and leads to the form; the owner was told.
+    # The old link is no longer valid and leads to the form; the owner was notified.
     page.goto(link)
     expect(page.get_by_role("main")).to_contain_text("This link is no longer valid.")
     assert page.locator("form").count() == 0
@@ -97,7 +97,7 @@ def test_registering_works_without_javascript(new_context, address):
     expect(page.get_by_role("heading", name="Your account")).to_be_visible()
 
 
-def test_the_link_in_the_text_of_the_mail_works_too(page, site, address):
+def test_the_link_in_the_text_of_the_email_works_too(page, site, address):
     site.add_account(address)
     ask_for_reset(page, address)
     open_mail(page, address, "Reset your password")
@@ -120,7 +120,7 @@ def test_the_done_page_says_the_same_whether_or_not_there_is_an_account(page, si
     assert "ADDRESS" in known
 
 
-def test_send_again_mails_again_and_says_so(page, site, address):
+def test_send_again_emails_again_and_says_so(page, site, address):
     site.add_account(address)
     ask_for_reset(page, address)
     open_mail(page, address, "Reset your password")
@@ -134,7 +134,7 @@ def test_send_again_mails_again_and_says_so(page, site, address):
     open_mail(page, address, "Reset your password", count=2)
 
 
-def test_the_done_pages_say_where_the_mail_is_kept(page, site, address):
+def test_the_done_pages_say_where_the_email_is_kept(page, site, address):
     for ask in (register, ask_for_reset):
         ask(page, address)
         assert "Look in your spam folder" in page.get_by_role("main").inner_text()
@@ -143,10 +143,10 @@ def test_the_done_pages_say_where_the_mail_is_kept(page, site, address):
         assert page.url == f"{site.url}/mailbox/"
 
 
-def test_an_unknown_address_gets_no_mail(page, site, address):
+def test_an_unknown_address_gets_no_email(page, site, address):
     site.add_account(address)
     ask_for_reset(page, f"un{address}")
-    ask_for_reset(page, address)  # rows are taken in turn: when this one has arrived, the first is dealt with
+    ask_for_reset(page, address)  # rows are claimed in order: when this one was sent, the first is settled
     open_mail(page, address, "Reset your password")
     page.goto("/mailbox/")
     assert emails_to(page, f"un{address}", "").count() == 0
@@ -185,7 +185,7 @@ def test_an_owner_takes_back_what_a_stranger_did(page, new_context, site, addres
     log_in(stranger, address, NEW_PASSWORD)
     expect(stranger.get_by_role("alert")).to_be_visible()
 
-    # The mailed reset gives the account back.
+    # The emailed reset gives the account back.
     open_mail(page, address, "Reset your password at localhost")
     follow(page)
     choose_password(page, FIRST_PASSWORD)
@@ -194,7 +194,7 @@ def test_an_owner_takes_back_what_a_stranger_did(page, new_context, site, addres
     expect(page.get_by_role("main")).to_contain_text('ended by "This wasn\'t me"')
 
 
-def test_an_owner_makes_a_link_useless_that_somebody_else_asked_for(page, site, address):
+def test_an_owner_revokes_a_link_that_somebody_else_requested(page, site, address):
     site.add_account(address)
     ask_for_reset(page, address)
     open_mail(page, address, "Reset your password at localhost")

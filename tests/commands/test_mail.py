@@ -1,4 +1,4 @@
-"""`flask mail check`: each step as it goes, and what to do where one fails."""
+"""`flask mail check` reports each step and, where one fails, what to do."""
 
 import time
 
@@ -13,7 +13,7 @@ from tests.support.outbox import IMPLICIT, LOGIN, SECURE, app_for, rows
 from tests.support.scripted_smtp import CLOSE, SILENT, Behaviour, ScriptedServer, drip
 from tests.support.smtp import SMTPServer
 
-pytestmark = on_sqlite  # what is said to a mail server is the same from both
+pytestmark = on_sqlite  # the SMTP commands are the same with both databases
 STEPS = ["switch to TLS, and check the certificate ... ", "log in ... "]
 APP_PASSWORD = "https://myaccount.google.com/apppasswords"
 
@@ -23,7 +23,7 @@ def check(app: Flask, *options: str) -> Result:
 
 
 def assert_failed(result: Result, step: str, *words: str) -> None:
-    """The command said which step failed and why, in one line, and ended with status 1."""
+    """The command reported which step failed and why, in one line, and ended with status 1."""
     assert result.exit_code == 1
     *_, failed, why = result.output.splitlines()
     assert failed == f"{step} ... failed"
@@ -52,7 +52,7 @@ def test_each_step_is_printed_and_ok(gmail: SMTPServer, make_app: MakeApp) -> No
     assert (gmail.logins, gmail.messages) == (1, [])
 
 
-def test_a_test_mail_is_sent_where_it_is_asked_for(gmail: SMTPServer, make_app: MakeApp) -> None:
+def test_a_test_email_is_sent_where_it_is_asked_for(gmail: SMTPServer, make_app: MakeApp) -> None:
     app = app_for(make_app, gmail, **SECURE, SITE_NAME="The Library")
     result = check(app, "--to", "alice@example.com")
     assert result.output.splitlines()[-2:] == ["send the test email ... ok", "The mail server works."]
@@ -120,7 +120,7 @@ def test_a_server_without_a_login_names_the_settings(authority: Authority, make_
     ("certificate", "reason"),
     [("untrusted", "unable to get local issuer"), ("expired", "expired"), ("wrong_host", "Hostname mismatch")],
 )
-def test_a_wrong_certificate_is_told_with_its_reason(
+def test_a_wrong_certificate_is_reported_with_its_reason(
     certificate: str, reason: str, authority: Authority, make_app: MakeApp
 ) -> None:
     with SMTPServer(tls_context=getattr(authority, certificate), auth=LOGIN) as server:
@@ -130,13 +130,13 @@ def test_a_wrong_certificate_is_told_with_its_reason(
     assert_failed(result, "switch to TLS, and check the certificate", *words)
 
 
-def test_a_wrong_certificate_from_the_first_byte_is_told(authority: Authority, make_app: MakeApp) -> None:
+def test_a_wrong_certificate_from_the_first_byte_is_reported(authority: Authority, make_app: MakeApp) -> None:
     with SMTPServer(tls_context=authority.untrusted, implicit_tls=True, auth=LOGIN) as server:
         result = check(app_for(make_app, server, **IMPLICIT))
     assert_failed(result, f"connect to localhost:{server.port}", "certificate is not trusted")
 
 
-def test_a_server_without_starttls_is_told(make_app: MakeApp) -> None:
+def test_a_server_without_starttls_is_reported(make_app: MakeApp) -> None:
     with ScriptedServer() as server:
         result = check(app_for(make_app, server, **SECURE))
         assert not {"AUTH", "MAIL"} & set(server.commands)
@@ -144,12 +144,12 @@ def test_a_server_without_starttls_is_told(make_app: MakeApp) -> None:
     assert_failed(result, "switch to TLS, and check the certificate", *words)
 
 
-def test_a_wrong_host_is_told(make_app: MakeApp) -> None:
+def test_a_wrong_host_is_reported(make_app: MakeApp) -> None:
     result = check(make_app(EMAIL_HOST="smtp.nowhere.invalid", EMAIL_USER=LOGIN[0], EMAIL_PASS=LOGIN[1]))
     assert_failed(result, "connect to smtp.nowhere.invalid:587", "name was not found", "EMAIL_HOST")
 
 
-def test_a_refused_connection_is_told(make_app: MakeApp) -> None:
+def test_a_refused_connection_is_reported(make_app: MakeApp) -> None:
     with SMTPServer() as server:
         app = app_for(make_app, server)
     step = f"connect to localhost:{server.port}"
@@ -167,7 +167,7 @@ def test_a_refused_connection_is_told(make_app: MakeApp) -> None:
         ("DOT", "send the test email"),
     ],
 )
-def test_a_silent_server_is_told_after_the_timeout(
+def test_a_silent_server_is_reported_after_the_timeout(
     stage: str, step: str, authority: Authority, make_app: MakeApp
 ) -> None:
     with ScriptedServer({stage: SILENT}, tls_context=authority.good) as server:
@@ -186,7 +186,7 @@ def test_a_silent_server_is_told_after_the_timeout(
         ("MAIL", "send the test email"),
     ],
 )
-def test_a_server_that_never_ends_is_cut_and_told(
+def test_a_server_that_never_ends_its_reply_is_aborted_and_reported(
     stage: str, step: str, authority: Authority, make_app: MakeApp
 ) -> None:
     with ScriptedServer({stage: drip(0.05, endless=True)}, tls_context=authority.good) as server:
@@ -197,15 +197,13 @@ def test_a_server_that_never_ends_is_cut_and_told(
     assert_failed(result, step.format(server.port), "longer than 0.5 s")
 
 
-def test_the_port_for_tls_from_the_first_byte_asked_with_starttls_is_told(
-    authority: Authority, make_app: MakeApp
-) -> None:
+def test_starttls_at_the_port_for_implicit_tls_is_reported(authority: Authority, make_app: MakeApp) -> None:
     with SMTPServer(tls_context=authority.good, implicit_tls=True, auth=LOGIN) as server:
         result = check(app_for(make_app, server, **SECURE, EMAIL_TIMEOUT="0.2"))
     assert_failed(result, f"connect to localhost:{server.port}", "EMAIL_PORT")
 
 
-def test_the_port_for_starttls_asked_with_tls_from_the_first_byte_is_told(gmail: SMTPServer, make_app: MakeApp) -> None:
+def test_implicit_tls_at_the_port_for_starttls_is_reported(gmail: SMTPServer, make_app: MakeApp) -> None:
     result = check(app_for(make_app, gmail, **IMPLICIT))
     words = "TLS could not be set up", "EMAIL_PORT", "587", "465"
     assert_failed(result, f"connect to localhost:{gmail.port}", *words)
@@ -221,14 +219,16 @@ def test_the_port_for_starttls_asked_with_tls_from_the_first_byte_is_told(gmail:
         ({"DOT": "554 5.7.1 Spam"}, "send the test email", "refused the mail (554)"),
     ],
 )
-def test_a_refusal_is_told_by_its_code(script: dict[str, Behaviour], step: str, word: str, make_app: MakeApp) -> None:
+def test_a_rejection_is_reported_with_its_code(
+    script: dict[str, Behaviour], step: str, word: str, make_app: MakeApp
+) -> None:
     with ScriptedServer(script) as server:
         result = check(app_for(make_app, server), "--to", "alice@example.com")
     assert_failed(result, step.format(server.port), word)
     assert "alice" not in result.output
 
 
-def test_without_a_mail_server_the_check_says_where_mail_goes(app: Flask) -> None:
+def test_without_a_mail_server_the_check_says_where_email_goes(app: Flask) -> None:
     result = check(app)
     assert result.exit_code == 1
     assert "kept in the local mailbox" in result.output
@@ -236,7 +236,7 @@ def test_without_a_mail_server_the_check_says_where_mail_goes(app: Flask) -> Non
 
 
 @pytest.mark.parametrize("address", ["nobody", "a@b@c.example", "alice@example.com, bob@example.com"])
-def test_a_test_mail_to_no_address_is_bad_usage(address: str, gmail: SMTPServer, make_app: MakeApp) -> None:
+def test_a_test_email_to_no_address_is_bad_usage(address: str, gmail: SMTPServer, make_app: MakeApp) -> None:
     result = check(app_for(make_app, gmail, **SECURE), "--to", address)
     assert result.exit_code == 2
     assert "--to" in result.output

@@ -1,4 +1,4 @@
-"""`flask outbox`: what waits, without an address on the terminal."""
+"""`flask outbox` shows and delivers what waits, without an address on the terminal."""
 
 import os
 import signal
@@ -81,7 +81,7 @@ def test_the_status_tells_what_waits_for_how_long_and_what_failed(app: Flask) ->
     assert result.exit_code == 0
 
 
-def test_the_status_of_a_refused_mail_names_no_address(make_app: MakeApp) -> None:
+def test_the_status_of_a_refused_email_names_no_address(make_app: MakeApp) -> None:
     with SMTPServer(rcpt_reply="550 5.1.1 alice@example.com is unknown") as server:
         app = app_for(make_app, server)
         ask(app)
@@ -146,7 +146,7 @@ def test_a_drain_leaves_what_is_not_due(app: Flask) -> None:
     assert len(rows(app)) == 1
 
 
-def test_a_retry_sends_failed_mail_back_into_the_queue(app: Flask, inbox: Inbox) -> None:
+def test_a_retry_sends_failed_email_back_into_the_queue(app: Flask, inbox: Inbox) -> None:
     ask(app)
     give_up_one(app)
     result = run(app, "retry")
@@ -177,7 +177,7 @@ def test_a_run_delivers_until_it_is_stopped(number: signal.Signals, make_app: Ma
 
 
 @pytest.mark.parametrize("command", ["status", "drain", "retry", "run"])
-def test_a_database_without_tables_is_told_in_one_line(
+def test_a_database_without_tables_is_reported_in_one_line(
     command: str, make_app: MakeApp, empty_database: Database
 ) -> None:
     app = make_app(**empty_database.settings)
@@ -187,7 +187,7 @@ def test_a_database_without_tables_is_told_in_one_line(
 
 
 @pytest.mark.parametrize("command", ["status", "drain", "retry", "run"])
-def test_a_database_out_of_reach_is_told_in_one_line(command: str, make_app: MakeApp, nowhere: str) -> None:
+def test_a_database_out_of_reach_is_reported_in_one_line(command: str, make_app: MakeApp, nowhere: str) -> None:
     app = make_app(DATABASE_URL=nowhere)
     result = run(app, command)
     assert result.exit_code == 1

@@ -1,4 +1,4 @@
-"""`flask users`: what each command says, does and answers to the shell."""
+"""`flask users`: what each command prints, changes and returns to the shell."""
 
 import io
 import re
@@ -63,7 +63,7 @@ class TestCreate:
         users("create", ALICE, "--password-stdin", stdin=f"{PASSWORD}\n")
         assert "Password set by an administrator" in users("events", ALICE).stdout
 
-    def test_no_mail_is_sent(self, app, users):
+    def test_no_email_is_sent(self, app, users):
         users("create", ALICE, "--password-stdin", stdin=f"{PASSWORD}\n")
         assert outbox_rows(app) == []
 
@@ -164,7 +164,7 @@ class TestSetPassword:
         assert not visitor.is_signed_in()
         assert "new_password1" not in visitor.open_link(link).text
 
-    def test_the_owner_is_told_by_mail(self, app, users, alice, inbox):
+    def test_the_owner_is_notified_by_email(self, app, users, alice, inbox):
         users("set-password", ALICE, "--password-stdin", stdin=f"{NEW_PASSWORD}\n")
         assert outbox_rows(app) == [("password_changed", ALICE)]
         assert inbox.deliver_one()["To"] == ALICE
@@ -191,7 +191,7 @@ class TestSetPassword:
         assert users("set-password", ALICE, "--password-stdin", stdin=f"{PASSWORD}\n").exit_code == 0
         assert visitor.log_in().location == "/account/"
 
-    def test_a_deactivated_account_is_refused_and_nobody_is_mailed(self, app, users, alice):
+    def test_a_deactivated_account_is_refused_and_nobody_is_emailed(self, app, users, alice):
         users("deactivate", ALICE)
         before = find(app).password_hash
         result = users("set-password", ALICE, "--password-stdin", stdin=f"{NEW_PASSWORD}\n")
@@ -206,7 +206,7 @@ class TestSetPassword:
 class TestInvite:
     """`flask users invite`."""
 
-    def test_the_mailed_link_leads_to_an_account_with_a_password(self, app, users, visitor, inbox):
+    def test_the_emailed_link_leads_to_an_account_with_a_password(self, app, users, visitor, inbox):
         result = users("invite", ALICE)
         assert (result.exit_code, result.stderr) == (0, "")
         assert result.stdout == (
@@ -242,7 +242,9 @@ class TestInvite:
 class TestDeactivateAndActivate:
     """`flask users deactivate` and `activate`."""
 
-    def test_a_deactivated_account_has_no_session_no_link_no_login_and_no_mail(self, app, users, alice, visitor, inbox):
+    def test_a_deactivated_account_has_no_session_no_link_no_login_and_no_email(
+        self, app, users, alice, visitor, inbox
+    ):
         visitor.log_in()
         link = inbox.reset_link()
         result = users("deactivate", ALICE)
@@ -303,7 +305,7 @@ class TestResetLink:
         assert visitor.choose(result.stdout.strip(), PASSWORD).location == "/password-reset-complete/"
         assert visitor.log_in().location == "/account/"
 
-    def test_it_mails_nothing_and_ends_no_session(self, app, users, alice, visitor):
+    def test_it_emails_nothing_and_ends_no_session(self, app, users, alice, visitor):
         visitor.log_in()
         users("reset-link", ALICE)
         assert outbox_rows(app) == []

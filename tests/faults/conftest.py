@@ -88,11 +88,11 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Let no test pass that opened a site and never held what must hold; note what came late."""
+    """Fail a test that opened a site and never called `check`; note a late answer."""
     try:
         yield
     except Late as late:
         item.stash[LATE] = str(late)
         raise
-    told = any(name == FAULT for name, _ in item.user_properties)
-    assert told or "open_site" not in getattr(item, "fixturenames", ()), "the test ended without `check`"
+    checked = any(name == FAULT for name, _ in item.user_properties)
+    assert checked or "open_site" not in getattr(item, "fixturenames", ()), "the test ended without `check`"

@@ -1,4 +1,4 @@
-"""Kills under traffic, 200 on PostgreSQL: whatever runs is killed at any moment, and started again as by systemd."""
+"""Kills under traffic, 200 of them on PostgreSQL: a process ends at any moment and starts again, as under systemd."""
 
 import itertools
 import os
@@ -96,7 +96,7 @@ class Crowd:
     def book_what_came_of_the_unanswered(self) -> int:
         """Take for accepted, as if answered, every request without an answer that was stored; return how many.
 
-        Nobody was promised anything about them, but the books have to know whose mail it is.
+        Nobody was promised anything about them, but the books have to know whose email it is.
         """
         mailed = {address for address, _ in kept_by(self.site.mail)}
         known = [address for address, has_account in self.unanswered if has_account and address in mailed]
@@ -154,11 +154,11 @@ def test_kills_of_random_processes_under_traffic_lose_nothing(
     open_site: OpenSite, mail: ScriptedServer, engine: str
 ) -> None:
     kills = KILLS[engine]
-    mail.behave({"DOT": drip(0.02)})  # 0.3 s for each mail, so that many are hit in mid-send
+    mail.behave({"DOT": drip(0.02)})  # 0.3 s for each email, so that many are hit in mid-send
     site = open_site(mail, (), **SETTINGS)
     if os.environ.get("CI") == "true":
         site.soon = SOON_ON_CI
-    # Two cores start processes all the time here; those that only send leave people their turn.
+    # The machine is busy starting processes, so the workers that only send leave time for the visitors.
     servers = [site.start(Gunicorn, "--preload"), *(site.start(OutboxRun, prefix=["nice"]) for _ in range(2))]
     accounts = [f"somebody-{number:04}@example.com" for number in range(4000)]
     site.tables.add_accounts(accounts)
@@ -181,7 +181,7 @@ def test_kills_of_random_processes_under_traffic_lose_nothing(
     assert in_a_send, "no kill hit a send: this run shows nothing"
     assert len(site.people.answers) > kills / 2, "hardly anybody was answered: this run shows nothing"
     mail.behave()
-    site.mended()
+    site.repaired()
     site.settle(2 * PATIENCE)
     kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(killed.items()))
     stored = crowd.book_what_came_of_the_unanswered()

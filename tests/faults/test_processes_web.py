@@ -1,4 +1,4 @@
-"""A web process that is killed while somebody asks: what was answered is mailed, what was not stored never is."""
+"""A web process is killed during requests: an answered request is emailed, and one that was not stored never is."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.clock import PATIENCE, until
 from tests.support.fault_site import FaultSite, OpenSite
-from tests.support.locks import PostgreSQLLine, held, start_again, wait_until_blocked
+from tests.support.locks import PostgreSQLLine, locked, start_again, wait_until_blocked
 from tests.support.scripted_smtp import ScriptedServer
 from tests.support.servers import Gunicorn, OutboxRun, Server
 from tests.support.visitors import ACCOUNTS, FORM, Answer, TimedBrowser
@@ -47,10 +47,10 @@ def test_a_request_whose_web_process_is_killed_before_its_commit_was_never_made(
     server = site.start(Gunicorn)
     site.people.ask(1)
     site.settle()
-    with held(site), somebody_who_gets_no_answer(site):
+    with locked(site), somebody_who_gets_no_answer(site):
         wait_until_blocked(site, "INSERT INTO outbox")
         kill_children(site, server)
-    site.mended()
+    site.repaired()
     site.people.ask(2)
     site.settle()
     site.check(
@@ -61,7 +61,7 @@ def test_a_request_whose_web_process_is_killed_before_its_commit_was_never_made(
 
 
 @pytest.mark.parametrize("engine", ["postgresql"], indirect=True)
-def test_a_request_whose_web_process_is_killed_between_its_commit_and_the_answer_is_mailed(
+def test_a_request_whose_web_process_is_killed_between_its_commit_and_the_answer_is_emailed(
     open_site: OpenSite, mail: ScriptedServer, database
 ) -> None:
     with PostgreSQLLine(database.settings["DATABASE_URL"]) as line:
@@ -74,9 +74,9 @@ def test_a_request_whose_web_process_is_killed_between_its_commit_and_the_answer
             line.keep_back.clear()
             kill_children(site, server)
         assert [row.address for row in site.tables.waiting()].count(ADDRESS) == 1
-        shape = site.people.answers[0].shape  # the books take it for answered, so that its mail is expected
+        shape = site.people.answers[0].shape  # the books take it for answered, so that its email is expected
         site.people.answers.append(Answer(ADDRESS, known=True, status=302, shape=shape, seconds=0))
-        site.mended()
+        site.repaired()
         site.start(OutboxRun)
         site.people.ask(1)
         site.settle()
@@ -87,7 +87,7 @@ def test_a_request_whose_web_process_is_killed_between_its_commit_and_the_answer
         )
 
 
-def test_a_request_whose_web_server_is_killed_after_the_answer_is_mailed_after_the_next_start(
+def test_a_request_whose_web_server_is_killed_after_the_answer_is_emailed_after_the_next_start(
     open_site: OpenSite, mail: ScriptedServer
 ) -> None:
     site = open_site(
@@ -101,7 +101,7 @@ def test_a_request_whose_web_server_is_killed_after_the_answer_is_mailed_after_t
     server.kill9()
     assert len(site.tables.waiting()) >= 4
     mail.come_back()
-    site.mended()
+    site.repaired()
     start_again(site, server)
     site.settle()
     site.people.ask(1)

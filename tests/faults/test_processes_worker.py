@@ -1,4 +1,4 @@
-"""A worker that is killed, frozen or told to stop while a mail is under way, and eight of them at once."""
+"""A worker is killed, frozen or stopped while it sends an email; eight workers run at once."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ from sqlalchemy import update
 from tests.support.accounting import kept_by
 from tests.support.clock import PATIENCE, until
 from tests.support.fault_site import OpenSite
-from tests.support.locks import held, start_again, wait_until_blocked
+from tests.support.locks import locked, start_again, wait_until_blocked
 from tests.support.scripted_smtp import USUAL, ScriptedServer, drip
 from tests.support.servers import FlaskRun, Gunicorn, OutboxRun, Server
 from tests.support.tables import outbox
@@ -31,12 +31,12 @@ def test_a_worker_killed_between_the_250_and_its_commit_causes_one_copy_with_the
     worker = site.start(OutboxRun)
     (address,) = site.people.ask(1)
     mail.wait_for_stage("DOT", timeout=PATIENCE)
-    with held(site):
+    with locked(site):
         until(lambda: mail.mails[0].acknowledged, "the 250")
         wait_until_blocked(site, "DELETE FROM outbox")
         worker.kill9()
     (row,) = (row for row in site.tables.waiting() if row.leased)
-    site.mended()
+    site.repaired()
     start_again(site, worker)
     site.people.ask(2, again=1)
     site.settle()
@@ -64,10 +64,10 @@ def test_a_worker_frozen_past_its_lease_is_stood_in_for_and_does_no_harm_when_it
     site.settle()
     assert sum(kept.acknowledged for kept in mail.mails) >= 3
     os.kill(frozen.pid, signal.SIGCONT)
-    site.mended()
+    site.repaired()
     site.people.ask(2)
     site.settle()
-    frozen.terminate()  # it ends after the mail under way, so no copy can come later
+    frozen.terminate()  # it ends after the email under way, so no copy can come later
     assert frozen.wait() == 0
     site.remember_processes()
     site.check(
@@ -88,7 +88,7 @@ def test_a_worker_frozen_between_its_discard_and_the_commit_keeps_its_row_for_ha
     frozen = site.start(OutboxRun)
     (address,) = site.people.ask(1)
     mail.wait_for_stage("DOT", timeout=PATIENCE)
-    with held(site):
+    with locked(site):
         until(lambda: mail.mails[0].acknowledged, "the 250")
         wait_until_blocked(site, "DELETE FROM outbox")
         os.kill(frozen.pid, signal.SIGSTOP)
@@ -102,7 +102,7 @@ def test_a_worker_frozen_between_its_discard_and_the_commit_keeps_its_row_for_ha
         until(is_put_off, "another worker that got the row", timeout=90)
     site.settle()
     os.kill(frozen.pid, signal.SIGCONT)
-    site.mended()
+    site.repaired()
     until(lambda: f"Email {row.id} " in frozen.log(), "the end of the send", timeout=60)
     site.people.ask(2)
     site.settle()
@@ -121,15 +121,15 @@ def test_a_worker_frozen_past_its_lease_before_a_merge_does_not_count_it_again(
     site = open_site(mail, **APART, **SHORT_LEASE)
     frozen = site.start(OutboxRun)
     (address,) = site.people.ask(1, again=1)
-    until(lambda: len(site.tables.waiting()) == 1 and site.tables.all_is_put_off(), "the second row put off")
-    with held(site, "users"):
+    until(lambda: len(site.tables.waiting()) == 1 and site.tables.everything_is_deferred(), "the second row put off")
+    with locked(site, "users"):
         site.people.ask_for(address, known=True)
         wait_until_blocked(site, "UPDATE users")
         os.kill(frozen.pid, signal.SIGSTOP)
     site.start(OutboxRun)
     until(lambda: len(site.tables.waiting()) == 1, "a merge by another worker")
     os.kill(frozen.pid, signal.SIGCONT)
-    site.mended()
+    site.repaired()
     site.people.ask(2)
     frozen.terminate()  # it ends after the row it has
     assert frozen.wait() == 0
@@ -143,7 +143,7 @@ def test_a_worker_frozen_past_its_lease_before_a_merge_does_not_count_it_again(
 
 
 @pytest.mark.parametrize("kind", [Gunicorn, FlaskRun, OutboxRun])
-def test_a_worker_that_gets_sigterm_in_mid_send_sends_that_mail_once_and_leaves_the_rest(
+def test_a_worker_that_gets_sigterm_in_mid_send_sends_that_email_once_and_leaves_the_rest(
     open_site: OpenSite, mail: ScriptedServer, kind: type[Server]
 ) -> None:
     mail.behave({"DOT": [drip(0.4), USUAL]})
@@ -160,7 +160,7 @@ def test_a_worker_that_gets_sigterm_in_mid_send_sends_that_mail_once_and_leaves_
     assert [kept.acknowledged for kept in mail.mails] == [True]
     assert len(site.tables.waiting()) >= 2
     assert not any(row.leased for row in site.tables.waiting())
-    site.mended()
+    site.repaired()
     start_again(site, server)
     site.people.ask(1)
     site.settle()
@@ -168,7 +168,7 @@ def test_a_worker_that_gets_sigterm_in_mid_send_sends_that_mail_once_and_leaves_
 
 
 @pytest.mark.timeout(240)
-def test_eight_workers_send_five_hundred_mails_each_once(open_site: OpenSite, mail: ScriptedServer) -> None:
+def test_eight_workers_send_five_hundred_emails_each_once(open_site: OpenSite, mail: ScriptedServer) -> None:
     site = open_site(mail, OUTBOX_WORKER="none")
     more = [f"more-{number:03}@example.com" for number in range(500 - len(ACCOUNTS))]
     site.tables.add_accounts(more)
@@ -178,7 +178,7 @@ def test_eight_workers_send_five_hundred_mails_each_once(open_site: OpenSite, ma
     later = datetime.now(UTC) + timedelta(minutes=30)
     site.tables.run(update(outbox).values(run_after=later))  # or the first would be done before the last has started
     workers = [site.start(OutboxRun) for _ in range(8)]
-    site.mended()
+    site.repaired()
     site.tables.let_time_pass()
     site.settle(90)
     assert [worker.log().count(" sent\n") > 0 for worker in workers] == [True] * 8

@@ -1,4 +1,4 @@
-"""A mail server that takes no mail at all: everything waits, uncharged, and goes out by itself when it is back."""
+"""A mail server accepts no email at all: the rows wait without a charge and are sent when it is back."""
 
 import os
 import subprocess
@@ -28,7 +28,7 @@ SILENCES = {
 
 @contextmanager
 def outage(site: FaultSite) -> Iterator[str]:
-    """Let people ask during an outage that has begun; the block looks closer and mends it; then all must be well.
+    """Let visitors send requests during an outage; the block inspects and repairs it; then everything must recover.
 
     Yields:
         The reason that the log gives.
@@ -40,13 +40,13 @@ def outage(site: FaultSite) -> Iterator[str]:
     assert sum(mail.kept for mail in site.mail.mails) == kept
     assert not any(row.attempts or row.failed_at for row in site.tables.rows())
     yield reason
-    site.mended()
+    site.repaired()
     site.people.ask(1)
     site.settle()
     assert site.log().count(NO_MAIL) <= sum(map(len, site.servers.values())), "more than one warning of a process"
 
 
-def test_a_closed_port_holds_all_mail_back_until_it_opens(open_site: OpenSite, mail: ScriptedServer) -> None:
+def test_a_closed_port_holds_all_email_back_until_it_opens(open_site: OpenSite, mail: ScriptedServer) -> None:
     site = open_site(mail)
     site.people.ask(1)
     site.settle()
@@ -58,7 +58,7 @@ def test_a_closed_port_holds_all_mail_back_until_it_opens(open_site: OpenSite, m
     site.check("down", "port closed, then opened", WAITED)
 
 
-def test_a_connection_that_is_reset_at_once_delays_the_mail(open_site: OpenSite, mail: ScriptedServer) -> None:
+def test_a_connection_that_is_reset_at_once_delays_the_email(open_site: OpenSite, mail: ScriptedServer) -> None:
     mail.behave({"CONNECT": RST})
     site = open_site(mail, (FlaskRun,))
     with outage(site) as reason:
@@ -67,7 +67,7 @@ def test_a_connection_that_is_reset_at_once_delays_the_mail(open_site: OpenSite,
     site.check("refused", "RST to every connection, then none", WAITED)
 
 
-def test_a_name_that_does_not_resolve_delays_the_mail_until_it_does(
+def test_a_name_that_does_not_resolve_delays_the_email_until_it_does(
     open_site: OpenSite, mail: ScriptedServer, tmp_path: Path
 ) -> None:
     name, hosts = "no-such-host.invalid", tmp_path / "hosts"
@@ -91,7 +91,7 @@ def with_hosts(hosts: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("stage", SILENCES)
-def test_a_server_that_falls_silent_delays_the_mail(
+def test_a_server_that_falls_silent_delays_the_email(
     open_site: OpenSite, secure_mail: ScriptedServer, secure, stage: str
 ) -> None:
     secure_mail.behave({stage: SILENT})
@@ -99,7 +99,7 @@ def test_a_server_that_falls_silent_delays_the_mail(
     with outage(site) as reason:
         assert "did not answer in time" in reason
         secure_mail.behave()
-    site.check(f"silent {SILENCES[stage]}", "not a word more, then all as usual", f"given up after 2 s; {WAITED}")
+    site.check(f"silent {SILENCES[stage]}", "not a word more, then all as usual", f"abandoned after 2 s; {WAITED}")
 
 
 def test_a_server_that_sends_a_byte_a_second_is_left_at_the_deadline(open_site: OpenSite, mail: ScriptedServer) -> None:
@@ -115,7 +115,7 @@ def test_a_server_that_sends_a_byte_a_second_is_left_at_the_deadline(open_site: 
     ("fault", "stage", "reply"),
     [("421 at connect", "CONNECT", "421 4.3.2 Try later"), ("452 at MAIL FROM", "MAIL", "452 4.3.1 No room")],
 )
-def test_a_server_that_says_later_to_everybody_delays_the_mail(
+def test_a_server_that_says_later_to_everybody_delays_the_email(
     open_site: OpenSite, mail: ScriptedServer, fault: str, stage: str, reply: str
 ) -> None:
     mail.behave({stage: reply})
@@ -126,7 +126,7 @@ def test_a_server_that_says_later_to_everybody_delays_the_mail(
     site.check(fault, f"`{reply}` to all, then all as usual", WAITED)
 
 
-def test_a_refused_login_holds_all_mail_back_with_one_warning_until_it_is_repaired(
+def test_a_refused_login_holds_all_email_back_with_one_warning_until_it_is_repaired(
     open_site: OpenSite, secure_mail: ScriptedServer, secure
 ) -> None:
     secure_mail.behave({"AUTH": "535 5.7.8 Username and Password not accepted"})
@@ -144,7 +144,7 @@ def test_a_refused_login_holds_all_mail_back_with_one_warning_until_it_is_repair
     ("certificate", "reason"),
     [("self_signed", "self-signed certificate"), ("expired", "expired"), ("wrong_host", "Hostname mismatch")],
 )
-def test_a_certificate_that_proves_nothing_gets_neither_mail_nor_login(
+def test_a_certificate_that_proves_nothing_gets_neither_email_nor_login(
     open_site: OpenSite,
     secure_mail: ScriptedServer,
     secure,
@@ -163,7 +163,7 @@ def test_a_certificate_that_proves_nothing_gets_neither_mail_nor_login(
     site.check(fault, "then a good one", f"nothing sent, not even AUTH; {WAITED}")
 
 
-def test_a_server_whose_starttls_was_stripped_gets_neither_mail_nor_login(
+def test_a_server_whose_starttls_was_stripped_gets_neither_email_nor_login(
     open_site: OpenSite, secure_mail: ScriptedServer, secure
 ) -> None:
     secure_mail.behave({"EHLO": "250-scripted.test\r\n250-8BITMIME\r\n250 AUTH PLAIN"})

@@ -1,4 +1,4 @@
-"""A mail server that fails on single mails: those wait or are given up, and stand in nobody's way."""
+"""A mail server rejects single emails: those are retried or fail, and delay no other."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -10,11 +10,11 @@ from tests.support.fault_site import NO_MAIL, FaultSite, OpenSite
 from tests.support.scripted_smtp import CLOSE, SILENT, USUAL, ScriptedServer, drip
 from tests.support.servers import run
 
-BACKED_OFF = "each charged once and put off by 30 s (not waited for), then sent"
+BACKED_OFF = "each charged once and deferred by 30 s (not waited for), then sent"
 
 
 def wait_until_charged(site: FaultSite, number: int) -> None:
-    """Wait until so many mails have failed once, and are left alone for half a minute."""
+    """Wait until so many emails have failed once, and are left alone for half a minute."""
     until(lambda: len(site.tables.charged()) == number, f"{number} mails that have failed")
     for row in site.tables.charged():
         assert row.attempts == 1
@@ -30,7 +30,7 @@ def wait_until_charged(site: FaultSite, number: int) -> None:
         ("451 after DATA", "DOT", "451 4.3.0 Local error"),
     ],
 )
-def test_a_mail_that_is_told_to_come_later_does_and_once_a_try(
+def test_an_email_rejected_for_now_is_tried_again_and_arrives_once(
     open_site: OpenSite, mail: ScriptedServer, fault: str, stage: str, reply: str
 ) -> None:
     mail.behave({stage: reply})
@@ -39,7 +39,7 @@ def test_a_mail_that_is_told_to_come_later_does_and_once_a_try(
     wait_until_charged(site, 3)
     assert mail.stages.count(stage) == 3
     mail.behave()
-    site.mended()
+    site.repaired()
     site.people.ask(2, again=2)
     site.settle()
     assert NO_MAIL not in site.log()
@@ -53,15 +53,15 @@ def test_a_mail_that_is_told_to_come_later_does_and_once_a_try(
         ("554 after DATA", "DOT", "554 5.7.1 Spam", "refused the mail (554)"),
     ],
 )
-def test_a_mail_that_is_refused_for_good_is_tried_once_and_recorded(
+def test_an_email_that_is_refused_for_good_is_tried_once_and_recorded(
     open_site: OpenSite, mail: ScriptedServer, fault: str, stage: str, reply: str, why: str
 ) -> None:
     mail.behave({stage: reply})
     site = open_site(mail)
     site.people.ask(3)
-    until(lambda: len(site.tables.dead()) == 3, "3 mails given up")
+    until(lambda: len(site.tables.dead()) == 3, "3 emails that failed")
     mail.behave()
-    site.mended()
+    site.repaired()
     site.people.ask(2, again=2)
     site.settle()
     time.sleep(1)  # of ten looks into the outbox
@@ -80,7 +80,7 @@ def test_a_mail_that_is_refused_for_good_is_tried_once_and_recorded(
         ("cut in mid-DATA", "BODY", CLOSE),
     ],
 )
-def test_a_mail_on_which_the_line_fails_waits_alone(
+def test_an_email_on_which_the_line_fails_waits_alone(
     open_site: OpenSite, mail: ScriptedServer, fault: str, stage: str, behaviour
 ) -> None:
     mail.behave({stage: [behaviour, behaviour, USUAL]})
@@ -88,7 +88,7 @@ def test_a_mail_on_which_the_line_fails_waits_alone(
     site.people.ask(5, again=2)
     wait_until_charged(site, 2)
     until(lambda: len(mail.mails) >= 3, "the mails behind those")
-    site.mended()
+    site.repaired()
     site.people.ask(1)
     site.settle()
     assert NO_MAIL not in site.log()

@@ -1,4 +1,4 @@
-"""Answers of a mail server that come too late, not at all, or from somebody else: one more copy at the most."""
+"""A mail server's reply is late, missing or forged: at most one more copy is sent."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def test_a_lost_acknowledgement_brings_one_more_copy_with_the_same_message_id(
     site = open_site(mail, EMAIL_DEADLINE=3.5)  # in the drip this cuts after "250-", which acknowledges nothing
     site.people.ask(4, again=2)
     until(lambda: len(site.tables.charged()) == 2, "2 mails whose answer is missing")
-    site.mended()
+    site.repaired()
     site.people.ask(1)
     site.settle()
     assert [kept.acknowledged for kept in mail.mails].count(False) == 2
@@ -30,7 +30,7 @@ def test_a_lost_acknowledgement_brings_one_more_copy_with_the_same_message_id(
 
 
 @pytest.mark.parametrize(("fault", "behaviour"), [("silent at QUIT", SILENT), ("cut at QUIT", CLOSE)])
-def test_a_server_that_fails_at_quit_has_every_mail_once(
+def test_a_server_that_fails_at_quit_has_every_email_once(
     open_site: OpenSite, mail: ScriptedServer, fault: str, behaviour
 ) -> None:
     mail.behave({"QUIT": behaviour})

@@ -48,7 +48,7 @@ def test_a_broker_that_is_down_at_the_start_is_waited_for(
         until(lambda: "does not take the task" in celery.beat.log(), "a beat in vain")
         time.sleep(OUTAGE / 2)
         broker.start()
-        celery.site.mended()
+        celery.site.repaired()
     celery.site.settle(SOON)
     celery.wait_until_mail_flows()
     lines = celery.lines()

@@ -1,4 +1,4 @@
-"""A disk without room: everybody is answered alike, and what was accepted is mailed once there is room again."""
+"""A full disk: every request gets the same answer, and accepted ones are emailed once there is space again."""
 
 import shutil
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class SQLiteElsewhere(SQLite):
 
 
 class Mailbox:
-    """The mail that is kept in a folder, in the place of a mail server.
+    """The email that is kept in a folder, in the place of a mail server.
 
     Args:
         folder: the mailbox.
@@ -46,7 +46,7 @@ class Mailbox:
 
     @property
     def received(self) -> list[bytes]:
-        """The mails, oldest first."""
+        """The emails, oldest first."""
         return [path.read_bytes() for path in self._files()]
 
     @property
@@ -99,7 +99,7 @@ class TestOfTheDatabase:
             until(lambda: answered_in(site, 0.3) == {503} or NO_MAIL in site.log(), "a disk that is felt")
             statuses = answered_in(site, 3)
             disk.make_room()
-        site.mended()
+        site.repaired()
         assert answered_in(site, 1) == {302}
         site.settle(LONGEST_PAUSE)
         seen = f"{' or '.join(map(str, sorted(statuses)))} to everybody{SEEN.removeprefix('503 to everybody')}"
@@ -107,7 +107,7 @@ class TestOfTheDatabase:
 
 
 @pytest.mark.parametrize("disk", [1], indirect=True)
-def test_a_full_mailbox_keeps_mail_waiting_until_there_is_room(
+def test_a_full_mailbox_keeps_email_waiting_until_there_is_room(
     disk: SmallDisk, open_site: OpenSite, tmp_path: Path
 ) -> None:
     (tmp_path / "mailbox").symlink_to(disk.folder)
@@ -120,7 +120,7 @@ def test_a_full_mailbox_keeps_mail_waiting_until_there_is_room(
     assert "the mailbox can't be written (No space left on device)" in site.wait_until_no_mail_is_sent()
     assert not any(row.attempts or row.failed_at for row in site.tables.rows())
     disk.make_room()
-    site.mended()
+    site.repaired()
     site.people.ask()
     site.settle(LONGEST_PAUSE)
     site.check("disk full", "no room for the mailbox (no mail server set); then room", "all mail waited, uncharged")

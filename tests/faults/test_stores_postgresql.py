@@ -1,4 +1,4 @@
-"""PostgreSQL that stops, dies or freezes: pages or a 503 for everybody alike, and nothing is lost with it."""
+"""PostgreSQL stops, crashes or freezes: every request gets a page or a 503, and nothing is lost."""
 
 import shutil
 import signal
@@ -51,7 +51,7 @@ def test_a_server_that_stops_is_a_503_for_everybody_until_it_is_back(
         database.stop(how)
         assert answered_in(site, 8) == {503}
     database.start()
-    site.mended()
+    site.repaired()
     assert answered_in(site, 1) == {302}
     site.settle(LONGEST_PAUSE)
     site.check("PostgreSQL stopped", f"{done}, a mail under way; started 8 s later", SEEN)
@@ -69,14 +69,14 @@ def test_celerys_workers_go_on_with_a_server_that_was_stopped_under_them(
             database.stop()
             assert answered_in(celery.site, 8) == {503}
         database.start()
-        celery.site.mended()
+        celery.site.repaired()
         assert answered_in(celery.site, 1) == {302}
         celery.site.settle(LONGEST_PAUSE)
         lines = tuple(after - number for after, number in zip(celery.lines(), before, strict=True))
         celery.check("PostgreSQL stopped", "`pg_ctl stop -m fast`, a mail under way; started 8 s later", lines, SEEN)
 
 
-def test_a_server_that_freezes_holds_answers_and_mail_back_and_loses_none(
+def test_a_server_that_freezes_holds_answers_and_email_back_and_loses_none(
     open_site: OpenSite, mail: ScriptedServer, database: PostgreSQLServer
 ) -> None:
     site = open_site(mail, (Gunicorn, OutboxRun), OUTBOX_WORKER="none")
@@ -91,7 +91,7 @@ def test_a_server_that_freezes_holds_answers_and_mail_back_and_loses_none(
         assert Browser(site.people.server).get("/healthz").status == 503
         assert time.monotonic() - before < HEALTH_DEADLINE + 5  # its own wait, and that of a busy machine
         database.thaw()
-        site.mended()
+        site.repaired()
     assert answered_in(site, 1) == {302}
     site.settle(LONGEST_PAUSE)
     seen = "503 after 5 s to who needed a new connection, the others were answered later; the mail under way came once"

@@ -66,7 +66,7 @@ def test_without_redis_the_limits_go_on_and_nobody_waits_for_long(
         before = len(site.people.answers)
         until(lambda: len(site.people.answers) > before + 8, "more people")
         redis.start() if fault.endswith("stopped") else redis.thaw()
-        site.mended()
+        site.repaired()
         redis.say("FLUSHALL")
         until(redis.counts, "a request that is counted in Redis again")
     site.settle()

@@ -1,4 +1,4 @@
-"""SQLite that somebody else has locked: everybody is told so alike, and what was accepted before is mailed, once."""
+"""Another process locks SQLite: every request gets the same answer, and accepted ones are emailed once."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def test_a_lock_of_half_a_minute_is_a_503_for_everybody_and_brings_no_second_cop
     with mail_under_way(site), lock(site.folder / "pwreset.db"):
         # The last one that asks waits for five more, and the second of its pair too.
         assert answered_in(site, SECONDS - 5) == {503}
-    site.mended()
+    site.repaired()
     assert answered_in(site, 1) == {302}
     site.settle(LONGEST_PAUSE)
     done = "`BEGIN EXCLUSIVE` in another process, a mail under way, then `ROLLBACK`"

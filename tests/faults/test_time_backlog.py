@@ -1,4 +1,4 @@
-"""Ten thousand rows that wait: they go out oldest first, those too old for it are counted, and nobody waits twice."""
+"""Ten thousand waiting rows are sent oldest first, and those that are too old are counted."""
 
 import time
 from collections.abc import Sequence
@@ -67,7 +67,7 @@ def test_a_backlog_of_ten_thousand_goes_out_oldest_first_within_the_age_limit(
     reckon_with(site, unknown, known=False)
     began = time.monotonic()
     site.start(OutboxRun)
-    site.mended()
+    site.repaired()
     wait_for_the_end(site)
     rate = ROWS / (time.monotonic() - began)
     site.settle()

@@ -28,7 +28,7 @@ def test_beat_sends_tasks_when_its_clock_is_set(
         before = celery.lines()
         for time in (jump, "+0"):
             clock.write_text(time, encoding="ascii")
-            celery.site.mended()
+            celery.site.repaired()
             celery.ask_and_wait()
         celery.site.settle()
         lines = tuple(after - number for after, number in zip(celery.lines(), before, strict=True))

@@ -1,4 +1,4 @@
-"""A clock that is set on or back under a site that runs: what waits goes out, or expires and is counted."""
+"""The clock is set forward or back while the site runs: waiting rows are sent, or expire and are counted."""
 
 import time
 from collections.abc import Iterator
@@ -72,7 +72,7 @@ class Clock:
 
 
 @pytest.mark.parametrize(("step", "words"), [(HOUR, "an hour"), (DAY + HOUR, "a day and an hour")])
-def test_mail_goes_on_when_the_clock_is_set_on_and_back_again(
+def test_email_goes_on_when_the_clock_is_set_on_and_back_again(
     site: FaultSite, mail: ScriptedServer, clock: Clock, step: int, words: str
 ) -> None:
     site.people.ask(2)
@@ -92,8 +92,8 @@ def test_mail_goes_on_when_the_clock_is_set_on_and_back_again(
     site.people.ask(2)  # and these while it is set back
     clock.set(0)
     mail.come_back()
-    site.mended()
-    for address in early:  # mailed a while from now, as it seems
+    site.repaired()
+    for address in early:  # emailed a while from now, as it seems
         site.people.ask_for(address, known=True)
         site.people.ask_for(f"no-{address}", known=False)
     site.people.ask(1)
@@ -104,7 +104,7 @@ def test_mail_goes_on_when_the_clock_is_set_on_and_back_again(
 
 
 @pytest.mark.parametrize(("step", "words"), [(HOUR, "an hour"), (DAY, "a day")])
-def test_mail_goes_on_when_the_clock_is_set_back_and_on_again(
+def test_email_goes_on_when_the_clock_is_set_back_and_on_again(
     site: FaultSite, mail: ScriptedServer, clock: Clock, step: int, words: str
 ) -> None:
     early = site.people.ask(2)
@@ -118,7 +118,7 @@ def test_mail_goes_on_when_the_clock_is_set_back_and_on_again(
         site.people.ask_for(f"no-{address}", known=False)
     until_all_is_sent(site)
     clock.set(0)
-    site.mended()
+    site.repaired()
     site.people.ask(2)
     until_all_is_sent(site)
     site.check(f"clock set back by {words}", "with mail waiting, then right again", "nothing waited for the old time")

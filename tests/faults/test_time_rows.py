@@ -1,4 +1,4 @@
-"""Rows to which something happens while they wait: nobody wrong gets mail, and none stands in another's way."""
+"""Rows change while they wait: nobody else gets the email, and no row delays another."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +21,7 @@ BROKEN: Mapping[str, Mapping[str, Any]] = {
 
 
 def without_worker(open_site: OpenSite, mail: ScriptedServer) -> FaultSite:
-    """Open a site whose mail waits until `flask outbox run` is started."""
+    """Open a site whose email waits until `flask outbox run` is started."""
     return open_site(mail, OUTBOX_WORKER="none")
 
 
@@ -37,7 +37,7 @@ def forget(site: FaultSite, address: str, *, new: str | None = None) -> None:
             site.people.answers[number] = replace(answer, known=new is not None, address=new or address)
 
 
-def test_a_row_that_nobody_can_render_is_given_up_and_stops_no_other(open_site: OpenSite, mail: ScriptedServer) -> None:
+def test_a_row_that_cannot_be_rendered_fails_and_stops_no_other(open_site: OpenSite, mail: ScriptedServer) -> None:
     site = without_worker(open_site, mail)
     bad = dict(zip(site.people.ask(len(BROKEN)), BROKEN.values(), strict=True))
     for address, options in bad.items():
@@ -51,7 +51,7 @@ def test_a_row_that_nobody_can_render_is_given_up_and_stops_no_other(open_site: 
     assert len(good) == 3
     assert NO_MAIL not in site.log()
     done = "options that break the template, 4 ways, in rows before all others"
-    site.check("a row nobody can render", done, "recorded in words and given up at once; those behind them were mailed")
+    site.check("a row nobody can render", done, "recorded in words and failed at once; those behind them were emailed")
 
 
 def test_a_row_of_a_kind_that_this_version_does_not_know_waits_for_one_that_does(
@@ -65,13 +65,13 @@ def test_a_row_of_a_kind_that_this_version_does_not_know_waits_for_one_that_does
     until(lambda: len(site.tables.charged()) == 1 and len(mail.mails) == 3, "mail behind a row of another version")
     assert site.tables.charged()[0].address == strange[0]
     change_row(site, *strange, kind="password_reset")
-    site.mended()
+    site.repaired()
     site.settle()
     seen = "put off by 30 s (not waited for) and kept; those behind it were mailed at once"
     site.check("a kind nobody knows", "`kind` of a newer version, then one that is known", seen)
 
 
-def test_an_account_that_changes_while_its_mail_waits_is_mailed_as_it_is_then(
+def test_an_account_that_changes_while_its_email_waits_is_emailed_as_it_is_then(
     open_site: OpenSite, mail: ScriptedServer
 ) -> None:
     site = without_worker(open_site, mail)

@@ -1,7 +1,4 @@
-"""How much is tried: some hundreds of requests, the same ones each time, or as many as REQUESTS says, others each time.
-
-A run of the second kind keeps what failed in `.hypothesis/`, and begins with it the next time.
-"""
+"""A site with the accounts that random requests are sent for."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +14,7 @@ from tests.support.smtp import SMTPServer
 
 @pytest.fixture
 def cast(database: Database, tmp_path: Path) -> Iterator[Cast]:
-    """Return the people of a site of their own, which count no mails an hour."""
+    """Return the people of a site of their own, which count no emails an hour."""
     with SMTPServer() as mail_server:
         mails = {"EMAIL_HOURLY": 1000, "PASSWORD_RESET_TIMEOUT": 604800, "OUTBOX_POLL_SECONDS": 0.05}
         site = Site(tmp_path, database, mail_server, **mails)

@@ -1,4 +1,4 @@
-"""Requests of every kind, one after the other, at a real server."""
+"""Random requests, one after the other, at a real server."""
 
 import pytest
 from hypothesis import example, given
@@ -6,7 +6,7 @@ from hypothesis import example, given
 from tests.support.fuzz_accounts import Cast
 from tests.support.fuzzing import ENGINES, REQUESTS, trying
 from tests.support.odd_requests import OddRequest, odd_requests, whole_requests
-from tests.support.request_checks import Books
+from tests.support.request_checks import RequestChecks
 
 EACH = REQUESTS // ENGINES
 WARM = EACH // 5
@@ -17,22 +17,22 @@ DONE = {"alice: password_hash", "alice: last_login", "bob: password_hash", "dan:
 
 @pytest.mark.timeout(600 + EACH)
 def test_no_request_breaks_the_site_or_anybodys_account(cast: Cast, rules: list[str]) -> None:
-    books = Books(cast)
-    books.warm_up()
+    checks = RequestChecks(cast)
+    checks.warm_up()
     warm: list[int] = []
 
     @trying(EACH)
     @given(odd_requests(rules))
     def send(request: OddRequest) -> None:
-        if books.sent == WARM:
-            warm.append(books.memory())
-        books.send(request)
+        if checks.sent == WARM:
+            warm.append(checks.memory())
+        checks.send(request)
 
     for request in whole_requests():
         send = example(request)(send)
     send()
-    books.mails_were_asked_for()
-    books.no_secret_was_logged()
-    assert books.memory() < GROWTH * warm[0]
-    assert books.done >= DONE
-    assert all(books.asked.values())
+    checks.mails_were_asked_for()
+    checks.no_secret_was_logged()
+    assert checks.memory() < GROWTH * warm[0]
+    assert checks.done >= DONE
+    assert all(checks.asked.values())

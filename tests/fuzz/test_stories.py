@@ -1,4 +1,4 @@
-"""What people do with their accounts in any order, and whether the site and the model agree after each step."""
+"""Random sequences of account actions, after each of which the site and a model must agree."""
 
 import pytest
 from flask import Flask

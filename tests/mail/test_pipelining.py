@@ -1,4 +1,4 @@
-"""Sender and recipient in one packet, for servers that say they take it so (RFC 2920)."""
+"""MAIL FROM and RCPT TO in one packet, for servers that announce PIPELINING (RFC 2920)."""
 
 import re
 
@@ -13,7 +13,7 @@ from tests.support.pages import text_of
 from tests.support.scripted_smtp import CLOSE, SILENT, USUAL, ScriptedServer, Step
 from tests.support.smtp import SMTPServer
 
-pytestmark = on_sqlite  # what is said to a mail server is the same from both
+pytestmark = on_sqlite  # the SMTP commands are the same with both databases
 TAKES_BOTH = {"EHLO": "250-scripted.test\r\n250 PIPELINING"}
 TAKES_ONE = {"EHLO": "250-scripted.test\r\n250 8BITMIME"}
 # No answer to the sender before the recipient has come.
@@ -34,7 +34,7 @@ BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
 WAITS_FOR_BOTH = {"MAIL": Step(""), "RCPT": "250 2.1.0 OK\r\n250 2.1.5 OK"}
 
 
-def test_a_server_that_answers_both_at_once_gets_the_mail(make_app: MakeApp) -> None:
+def test_a_server_that_answers_both_at_once_gets_the_email(make_app: MakeApp) -> None:
     with ScriptedServer({**TAKES_BOTH, **WAITS_FOR_BOTH}) as server:
         app = app_for(make_app, server)
         ask(app)
@@ -50,7 +50,9 @@ def test_a_server_that_does_not_say_so_gets_one_after_the_other(make_app: MakeAp
         assert server.commands == ["EHLO", "MAIL"]
 
 
-def test_what_a_server_said_before_tls_does_not_count(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path):
+def test_what_a_server_announced_before_tls_does_not_count(
+    make_app: MakeApp, monkeypatch: pytest.MonkeyPatch, tmp_path
+):
     authority = Authority()
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_pem_path(tmp_path)))
     offers = ["250-scripted.test\r\n250-PIPELINING\r\n250 STARTTLS", "250-scripted.test\r\n250 AUTH PLAIN"]
@@ -76,7 +78,7 @@ def test_a_batch_goes_over_one_connection(make_app: MakeApp, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("ehlo", [TAKES_BOTH, TAKES_ONE])
-def test_a_refused_recipient_spares_the_next_mail(ehlo: dict[str, str], make_app: MakeApp) -> None:
+def test_a_refused_recipient_spares_the_next_email(ehlo: dict[str, str], make_app: MakeApp) -> None:
     with ScriptedServer({**ehlo, "RCPT": ["550 5.1.1 Nobody here", USUAL]}) as server:
         app = app_for(make_app, server)
         ask(app, "gone@example.com")
@@ -89,7 +91,7 @@ def test_a_refused_recipient_spares_the_next_mail(ehlo: dict[str, str], make_app
 
 @pytest.mark.parametrize("ehlo", [TAKES_BOTH, TAKES_ONE])
 @pytest.mark.parametrize("refusal", ["450 4.7.1 Later", "550 5.7.1 Not you", "421 4.3.2 Closing"])
-def test_a_refused_sender_lets_all_mail_wait_and_the_next_pass_delivers_it(
+def test_a_refused_sender_lets_all_email_wait_and_the_next_pass_delivers_it(
     refusal: str, ehlo: dict[str, str], make_app: MakeApp
 ) -> None:
     with ScriptedServer({**ehlo, "MAIL": [refusal, USUAL]}) as server:
@@ -103,7 +105,7 @@ def test_a_refused_sender_lets_all_mail_wait_and_the_next_pass_delivers_it(
 
 
 @pytest.mark.parametrize("ehlo", [TAKES_BOTH, TAKES_ONE])
-def test_a_line_that_breaks_between_the_two_answers_charges_this_mail_alone(
+def test_a_line_that_breaks_between_the_two_answers_charges_this_email_alone(
     ehlo: dict[str, str], make_app: MakeApp
 ) -> None:
     with ScriptedServer({**ehlo, "MAIL": [Step("250 2.1.0 OK", then="close"), USUAL]}) as server:
@@ -142,7 +144,7 @@ def test_commands_go_together_again_after_a_while(make_app: MakeApp, monkeypatch
 
 @pytest.mark.parametrize("letter", ["", "\u00fc"], ids=["7bit", "quoted-printable"])
 @pytest.mark.parametrize("end", ENDS)
-def test_no_end_of_a_line_in_a_teams_own_words_ends_the_mail(
+def test_no_end_of_a_line_in_a_teams_own_words_ends_the_email(
     end: str, letter: str, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CVE-2023-51764, RFC 5321 section 2.3.8: to some servers a bare CR or LF around a dot is the end of a mail."""

@@ -1,4 +1,4 @@
-"""How emails reach a mail server, and whose failure each of its answers is."""
+"""How emails reach a mail server, and which of its replies fail a row and which the server."""
 
 import logging
 from datetime import UTC, datetime
@@ -32,7 +32,7 @@ from tests.support.smtp import SMTPServer, in_turn
 pytestmark = [on_sqlite, pytest.mark.usefixtures("no_socket_left")]  # both databases send the same
 
 
-def test_five_mails_go_over_one_connection(make_app: MakeApp, authority: Authority) -> None:
+def test_five_emails_go_over_one_connection(make_app: MakeApp, authority: Authority) -> None:
     with SMTPServer(tls_context=authority.good, auth=LOGIN) as server:
         app = app_for(make_app, server, **SECURE)
         for number in range(5):
@@ -49,7 +49,7 @@ def test_five_mails_go_over_one_connection(make_app: MakeApp, authority: Authori
         {"MAIL": [USUAL, CLOSE, USUAL]},
     ],
 )
-def test_a_connection_that_was_closed_between_two_mails_is_opened_again(
+def test_a_connection_that_was_closed_between_two_emails_is_opened_again(
     script: dict[str, list[str | Step]], make_app: MakeApp
 ) -> None:
     with ScriptedServer(script) as server:
@@ -136,7 +136,7 @@ def test_a_recipient_refused_for_now_is_tried_again_after_30_s_doubling_to_an_ho
 @pytest.mark.parametrize(
     ("option", "reply"), [("rcpt_reply", "550 5.1.1 Nobody here"), ("data_reply", "554 5.7.1 Looks like spam")]
 )
-def test_a_mail_refused_for_good_is_dead_at_once_and_the_others_go_on(
+def test_an_email_refused_for_good_is_dead_at_once_and_the_others_go_on(
     option: str, reply: str, make_app: MakeApp
 ) -> None:
     with SMTPServer(**{option: in_turn(None, reply)}) as server:  # type: ignore[arg-type]
@@ -165,7 +165,7 @@ def test_a_line_closed_over_one_recipient_costs_the_others_nothing(reply: str, m
     assert (row.address, row.attempts) == ("alice@example.com", 1)
 
 
-def test_a_mail_refused_before_its_text_does_not_spoil_the_line_for_the_next(make_app: MakeApp) -> None:
+def test_an_email_refused_before_its_text_does_not_spoil_the_line_for_the_next(make_app: MakeApp) -> None:
     # Without RSET a server answers the next MAIL with 503, which a row with a sender of its own would take to heart.
     with ScriptedServer({"DATA": ["554 5.5.1 No valid recipients", USUAL]}) as server:
         app = app_for(make_app, server)
@@ -194,7 +194,7 @@ def test_an_account_that_sent_enough_for_today_loses_nothing(option: str, make_a
     assert rows(app) == []
 
 
-def test_a_mail_too_large_at_mail_blocks_nobody(make_app: MakeApp) -> None:
+def test_an_email_too_large_at_email_blocks_nobody(make_app: MakeApp) -> None:
     with SMTPServer(mail_reply=in_turn("552 5.3.4 Message too big")) as server:
         app = app_for(make_app, server)
         ask(app, "alice@example.com")
@@ -204,7 +204,7 @@ def test_a_mail_too_large_at_mail_blocks_nobody(make_app: MakeApp) -> None:
     assert rows(app)[0].failed_at is not None
 
 
-def test_a_receiver_of_flask_mail_s_signal_that_fails_makes_no_mail_look_unsent(make_app: MakeApp) -> None:
+def test_a_receiver_of_flask_mail_s_signal_that_fails_makes_no_email_look_unsent(make_app: MakeApp) -> None:
     def fail(_app: Flask, message: emails.Message) -> None:
         raise RuntimeError(message.body)
 
@@ -217,7 +217,7 @@ def test_a_receiver_of_flask_mail_s_signal_that_fails_makes_no_mail_look_unsent(
 
 
 @pytest.mark.parametrize("stage", ["BODY", "DOT"])
-def test_a_mail_cut_in_the_middle_is_sent_again_with_the_same_message_id(stage: str, make_app: MakeApp) -> None:
+def test_an_email_cut_in_the_middle_is_sent_again_with_the_same_message_id(stage: str, make_app: MakeApp) -> None:
     with ScriptedServer({stage: [CLOSE, USUAL]}) as server:
         app = app_for(make_app, server)
         ask(app)
@@ -246,7 +246,7 @@ def test_the_servers_own_words_are_kept_nowhere(make_app: MakeApp, caplog: pytes
 # International addresses
 
 
-def test_an_international_recipient_is_mailed_with_the_flag(make_app: MakeApp) -> None:
+def test_an_international_recipient_is_emailed_with_the_flag(make_app: MakeApp) -> None:
     with SMTPServer(smtputf8=True) as server:
         app = app_for(make_app, server)
         ask(app, "josé@example.com")
@@ -256,7 +256,7 @@ def test_an_international_recipient_is_mailed_with_the_flag(make_app: MakeApp) -
     assert record.rcpt_tos == ["josé@example.com"]
 
 
-def test_an_ordinary_recipient_is_mailed_without_the_flag(make_app: MakeApp) -> None:
+def test_an_ordinary_recipient_is_emailed_without_the_flag(make_app: MakeApp) -> None:
     with SMTPServer(smtputf8=True) as server:
         app = app_for(make_app, server, SITE_NAME="Bücherei")
         ask(app)
@@ -278,8 +278,8 @@ def test_an_international_recipient_is_refused_for_good_by_an_old_server_and_blo
     assert "SMTPUTF8" in str(row.failure)
 
 
-def test_an_international_recipient_refused_at_mail_blocks_nobody(make_app: MakeApp) -> None:
-    # Some servers offer SMTPUTF8 and then refuse it; every other mail is taken.
+def test_an_international_recipient_refused_at_email_blocks_nobody(make_app: MakeApp) -> None:
+    # Some servers offer SMTPUTF8 and then refuse it; every other email is taken.
     with ScriptedServer({"MAIL": ["555 5.5.4 Unsupported option: SMTPUTF8", USUAL]}) as server:
         app = app_for(make_app, server)
         ask(app, "josé@example.com")
@@ -306,7 +306,7 @@ def test_an_international_domain_goes_out_in_ascii(make_app: MakeApp) -> None:
 # What a batch leaves behind
 
 
-def test_a_connection_is_not_opened_without_mail(make_app: MakeApp) -> None:
+def test_a_connection_is_not_opened_without_email(make_app: MakeApp) -> None:
     with SMTPServer() as server:
         app = app_for(make_app, server)
         assert deliver(app) == (0, None)

@@ -28,7 +28,7 @@ pytestmark = [on_sqlite, pytest.mark.usefixtures("no_socket_left")]  # both data
 WRONG = ["untrusted", "wrong_host", "expired"]
 
 
-def test_a_mail_goes_out_over_verified_tls_after_a_login(make_app: MakeApp, authority: Authority) -> None:
+def test_an_email_goes_out_over_verified_tls_after_a_login(make_app: MakeApp, authority: Authority) -> None:
     with SMTPServer(tls_context=authority.good, require_starttls=True, auth=LOGIN) as server:
         app = app_for(make_app, server, **SECURE)
         ask(app)
@@ -39,7 +39,7 @@ def test_a_mail_goes_out_over_verified_tls_after_a_login(make_app: MakeApp, auth
     assert (record.mail_from, record.rcpt_tos) == ("accounts@example.com", ["alice@example.com"])
 
 
-def test_a_mail_goes_out_over_tls_from_the_first_byte(make_app: MakeApp, authority: Authority) -> None:
+def test_an_email_goes_out_over_tls_from_the_first_byte(make_app: MakeApp, authority: Authority) -> None:
     with SMTPServer(tls_context=authority.good, implicit_tls=True, auth=LOGIN) as server:
         app = app_for(make_app, server, **IMPLICIT)
         ask(app)
@@ -50,7 +50,7 @@ def test_a_mail_goes_out_over_tls_from_the_first_byte(make_app: MakeApp, authori
 
 
 @pytest.mark.parametrize("certificate", WRONG)
-def test_nothing_is_said_to_a_server_with_a_wrong_certificate(
+def test_nothing_is_sent_to_a_server_with_a_wrong_certificate(
     certificate: str, make_app: MakeApp, authority: Authority
 ) -> None:
     with ScriptedServer(tls_context=getattr(authority, certificate)) as server:
@@ -64,7 +64,7 @@ def test_nothing_is_said_to_a_server_with_a_wrong_certificate(
 
 
 @pytest.mark.parametrize("certificate", WRONG)
-def test_nothing_is_said_to_an_implicit_tls_server_with_a_wrong_certificate(
+def test_nothing_is_sent_to_an_implicit_tls_server_with_a_wrong_certificate(
     certificate: str, make_app: MakeApp, authority: Authority
 ) -> None:
     with ScriptedServer(tls_context=getattr(authority, certificate), implicit_tls=True) as server:
@@ -87,7 +87,7 @@ def test_a_wrong_certificate_is_refused_by_a_connection_of_its_own(
         assert (server.login_attempts, server.messages) == (0, [])
 
 
-def test_a_mail_waits_for_the_day_the_certificate_is_right_again(make_app: MakeApp, authority: Authority) -> None:
+def test_an_email_waits_for_the_day_the_certificate_is_right_again(make_app: MakeApp, authority: Authority) -> None:
     with SMTPServer(tls_context=authority.expired, auth=LOGIN) as server:
         app = app_for(make_app, server, **SECURE)
         ask(app)
@@ -118,9 +118,7 @@ def test_nothing_is_sent_where_starttls_is_refused(reply: str, make_app: MakeApp
     assert_uncharged(app)
 
 
-def test_what_somebody_on_the_way_said_before_tls_is_not_heard_after_it(
-    make_app: MakeApp, authority: Authority
-) -> None:
+def test_what_was_injected_before_tls_is_ignored_after_it(make_app: MakeApp, authority: Authority) -> None:
     injected = "220 2.0.0 Ready\r\n550 5.0.0 injected"
     with ScriptedServer({"STARTTLS": injected}, tls_context=authority.good) as server:
         app = app_for(make_app, server, **SECURE)
@@ -129,7 +127,7 @@ def test_what_somebody_on_the_way_said_before_tls_is_not_heard_after_it(
         assert_delivered(app, server)
 
 
-def test_a_relay_gets_mail_without_tls_and_login(make_app: MakeApp) -> None:
+def test_a_relay_gets_email_without_tls_and_login(make_app: MakeApp) -> None:
     with ScriptedServer() as server:
         app = app_for(make_app, server)
         ask(app)
@@ -194,4 +192,4 @@ def test_the_password_is_in_no_exception_and_no_log(
     said = "".join(traceback.format_exception(caught.value)) + str(problem) + caplog.text + printed.out + printed.err
     assert "5.7.8" in said
     assert LOGIN[1] not in said
-    assert "AGFiY2Rl" not in said  # NUL and its first letters as AUTH PLAIN carries them
+    assert "AGFiY2Rl" not in said  # NUL and its first characters as AUTH PLAIN sends them

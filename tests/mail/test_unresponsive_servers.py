@@ -1,4 +1,4 @@
-"""A mail server that is silent, slow, absent or hangs up costs bounded time and loses no email."""
+"""A mail server that is silent, slow, absent or closes connections costs limited time and loses no email."""
 
 import time
 
@@ -33,7 +33,7 @@ HURRIED = {"EMAIL_TIMEOUT": "0.4", "EMAIL_DEADLINE": "0.5"}
 
 
 @pytest.mark.parametrize("stage", BEFORE_THE_MAIL)
-def test_a_server_that_falls_silent_before_the_mail_is_left_in_time(
+def test_a_server_that_falls_silent_before_the_email_is_left_in_time(
     stage: str, make_app: MakeApp, authority: Authority
 ) -> None:
     with ScriptedServer({stage: SILENT}, tls_context=authority.good) as server:
@@ -50,7 +50,7 @@ def test_a_server_that_falls_silent_before_the_mail_is_left_in_time(
 
 
 @pytest.mark.parametrize("stage", IN_THE_MAIL)
-def test_a_server_that_falls_silent_in_a_mail_gets_it_again_later(
+def test_a_server_that_falls_silent_in_an_email_gets_it_again_later(
     stage: str, make_app: MakeApp, authority: Authority
 ) -> None:
     with ScriptedServer({stage: [SILENT, USUAL]}, tls_context=authority.good) as server:
@@ -81,10 +81,10 @@ def test_a_server_that_falls_silent_in_an_implicit_tls_handshake_is_left_in_time
 
 
 @pytest.mark.parametrize("stage", BEFORE_THE_MAIL)
-def test_a_server_that_drips_before_the_mail_is_cut_at_the_deadline(
+def test_a_server_that_drips_before_the_email_is_cut_at_the_deadline(
     stage: str, make_app: MakeApp, authority: Authority
 ) -> None:
-    # Python bounds a handshake as a whole by the timeout, so that one begins late.
+    # Python limits a complete handshake by the timeout, so this one starts late.
     script = {"EHLO": drip(0.004), stage: ENDLESS_RECORD} if stage == "HANDSHAKE" else {stage: ENDLESS}
     with ScriptedServer(script, tls_context=authority.good) as server:
         app = app_for(make_app, server, **SECURE, **HURRIED)
@@ -98,7 +98,7 @@ def test_a_server_that_drips_before_the_mail_is_cut_at_the_deadline(
 
 
 @pytest.mark.parametrize("stage", IN_THE_MAIL)
-def test_a_server_that_drips_in_a_mail_is_cut_at_the_deadline(
+def test_a_server_that_drips_in_an_email_is_cut_at_the_deadline(
     stage: str, make_app: MakeApp, authority: Authority
 ) -> None:
     with ScriptedServer({stage: ENDLESS}, tls_context=authority.good) as server:
@@ -125,8 +125,8 @@ def test_a_server_that_drips_in_an_implicit_tls_handshake_is_left_in_time(
     assert_uncharged(app)
 
 
-def test_the_deadline_starts_anew_with_each_mail(make_app: MakeApp) -> None:
-    with SMTPServer(latency=0.05) as server:  # about 0.25 s a mail
+def test_the_deadline_starts_anew_with_each_email(make_app: MakeApp) -> None:
+    with SMTPServer(latency=0.05) as server:  # about 0.25 s an email
         app = app_for(make_app, server, EMAIL_TIMEOUT="0.4", EMAIL_DEADLINE="0.6")
         for number in range(4):
             ask(app, f"user{number}@example.com")
@@ -148,7 +148,7 @@ def test_a_failing_quit_does_not_send_again(behaviour: str | Step, make_app: Mak
 
 
 @pytest.mark.parametrize("stage", [*BEFORE_THE_MAIL, *IN_THE_MAIL])
-def test_a_server_that_hangs_up_at_any_time_loses_no_mail(stage: str, make_app: MakeApp, authority: Authority) -> None:
+def test_a_server_that_hangs_up_at_any_time_loses_no_email(stage: str, make_app: MakeApp, authority: Authority) -> None:
     with ScriptedServer({stage: [CLOSE, USUAL]}, tls_context=authority.good) as server:
         app = app_for(make_app, server, **SECURE)
         ask(app)
@@ -163,7 +163,7 @@ def test_a_server_that_hangs_up_at_any_time_loses_no_mail(stage: str, make_app: 
 @pytest.mark.parametrize(
     "greeting", ["554 5.3.2 No service", "421 4.3.2 Too many", "HTTP/1.1 400 Bad Request", "220-", "x" * 20000]
 )
-def test_a_greeting_that_is_none_loses_no_mail(greeting: str, make_app: MakeApp) -> None:
+def test_a_greeting_that_is_none_loses_no_email(greeting: str, make_app: MakeApp) -> None:
     with ScriptedServer({"CONNECT": greeting}) as server:
         app = app_for(make_app, server, **QUICK)
         ask(app)
@@ -174,7 +174,7 @@ def test_a_greeting_that_is_none_loses_no_mail(greeting: str, make_app: MakeApp)
     assert_uncharged(app)
 
 
-def test_nothing_listening_loses_no_mail(make_app: MakeApp) -> None:
+def test_nothing_listening_loses_no_email(make_app: MakeApp) -> None:
     with SMTPServer() as server:
         app = app_for(make_app, server)
     ask(app)
@@ -183,7 +183,7 @@ def test_nothing_listening_loses_no_mail(make_app: MakeApp) -> None:
     assert_uncharged(app)
 
 
-def test_an_unknown_host_loses_no_mail(make_app: MakeApp) -> None:
+def test_an_unknown_host_loses_no_email(make_app: MakeApp) -> None:
     with SMTPServer() as server:
         app = app_for(make_app, server, EMAIL_HOST="nowhere.invalid", EMAIL_USE_TLS="false")
     ask(app)

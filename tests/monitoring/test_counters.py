@@ -1,4 +1,4 @@
-"""Counters: what happened is counted once, with what it tells of, and by every process alike."""
+"""Counters: each event counts once, together with the change that it belongs to, in every process."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""/healthz: an answer in time, whatever the database does."""
+"""/healthz answers in time, whatever the database does."""
 
 import threading
 import time

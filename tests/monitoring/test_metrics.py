@@ -1,4 +1,4 @@
-"""/metrics: who may read it, and that its numbers are those of all processes together."""
+"""/metrics: who may read it, and that its numbers cover all processes."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +44,7 @@ def test_at_first_there_are_the_gauges_at_zero(app: Flask) -> None:
     }
 
 
-def test_what_waits_and_for_how_long_is_told(app: Flask) -> None:
+def test_the_metrics_show_how_much_waits_and_for_how_long(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         ask(app)
         clock.shift(90)
@@ -53,14 +53,14 @@ def test_what_waits_and_for_how_long_is_told(app: Flask) -> None:
     assert (found["outbox_due", ""], found["outbox_oldest_due_seconds", ""]) == (2, 90)
 
 
-def test_a_worker_that_took_a_mail_is_seen(app: Flask) -> None:
+def test_a_worker_that_took_an_email_is_seen(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False):
         ask(app)
         deliver(app)
         assert numbers(app)["worker_seen_timestamp_seconds", ""] == NOON.timestamp()
 
 
-def test_what_happened_to_mail_is_counted_by_its_kind(make_app: MakeApp) -> None:
+def test_what_happened_to_email_is_counted_by_its_kind(make_app: MakeApp) -> None:
     with SMTPServer(rcpt_reply=iter(["550 no", "450 later", None]).__next__) as server:
         app = app_for(make_app, server)
         for person in ("ann", "bob", "cem"):
@@ -114,7 +114,7 @@ def test_two_applications_on_one_database_answer_alike(make_app: MakeApp) -> Non
     assert first | {age: 0} == second | {age: 0}
 
 
-def test_what_was_asked_for_never_goes_down_while_mail_leaves_the_outbox(make_app: MakeApp) -> None:
+def test_what_was_asked_for_never_goes_down_while_email_leaves_the_outbox(make_app: MakeApp) -> None:
     app, at_work = make_app(), make_app()
     for _ in range(60):
         ask(app)
@@ -128,7 +128,7 @@ def test_what_was_asked_for_never_goes_down_while_mail_leaves_the_outbox(make_ap
 
 
 def test_what_was_asked_for_is_looked_up_in_one_statement(app: Flask) -> None:
-    """So that no mail can leave between two of them; the test before sees it only now and then."""
+    """So that no email can leave between two of them; the test before sees it only now and then."""
     with app.app_context():
         said = []
         event.listen(db.engine, "before_cursor_execute", lambda *arguments: said.append(arguments[2]))

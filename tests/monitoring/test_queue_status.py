@@ -1,4 +1,4 @@
-"""Statistics: every mail asked for is found again in one number, and whether anybody delivers."""
+"""Queue status: every requested email is part of exactly one number, and a missing worker is noticed."""
 
 from datetime import timedelta
 
@@ -34,7 +34,7 @@ def is_stalled(app: Flask) -> bool:
         return queue_status.is_stalled()
 
 
-def test_a_request_is_counted_while_it_waits_and_when_it_is_mailed(app: Flask, visitor: Visitor, alice: int) -> None:
+def test_a_request_is_counted_while_it_waits_and_when_it_is_emailed(app: Flask, visitor: Visitor, alice: int) -> None:
     visitor.ask_for_reset(ALICE)
     assert (requests(app), totals(app)) == ({RESET: 1}, {})
     deliver(app)
@@ -47,7 +47,7 @@ def test_a_request_for_nobody_is_counted_as_one(app: Flask, visitor: Visitor) ->
     assert (requests(app), totals(app)) == ({RESET: 1}, {("unaddressed", RESET): 1})
 
 
-def test_a_request_that_another_mail_answers_is_counted_as_merged(app: Flask, alice: int) -> None:
+def test_a_request_that_another_email_answers_is_counted_as_merged(app: Flask, alice: int) -> None:
     for _ in range(3):
         ask(app, ALICE, RESET)
     deliver(app)
@@ -64,7 +64,7 @@ def test_a_request_that_is_too_old_is_counted_as_expired(app: Flask, clock, alic
     assert (requests(app), totals(app)) == ({RESET: 1}, {("expired", RESET): 1})
 
 
-def test_a_failure_for_now_is_counted_each_time_and_the_mail_once(make_app: MakeApp) -> None:
+def test_a_failure_for_now_is_counted_each_time_and_the_email_once(make_app: MakeApp) -> None:
     with SMTPServer(rcpt_reply=in_turn("450 later", "451 later")) as server:
         app = app_for(make_app, server)
         add_user(app, ALICE, PASSWORD)
@@ -75,7 +75,7 @@ def test_a_failure_for_now_is_counted_each_time_and_the_mail_once(make_app: Make
     assert (requests(app), totals(app)) == ({RESET: 1}, {("delivered", RESET): 1, ("retried", RESET): 2})
 
 
-def test_a_mail_that_failed_for_good_stays_a_request_when_it_is_purged(make_app: MakeApp, clock) -> None:
+def test_an_email_that_failed_for_good_stays_a_request_when_it_is_purged(make_app: MakeApp, clock) -> None:
     with SMTPServer(rcpt_reply="550 no") as server:
         app = app_for(make_app, server)
         add_user(app, ALICE, PASSWORD)
@@ -89,7 +89,7 @@ def test_a_mail_that_failed_for_good_stays_a_request_when_it_is_purged(make_app:
     assert (requests(app), totals(app)) == ({RESET: 1}, {("failed", RESET): 1, ("purged", RESET): 1})
 
 
-def test_a_mail_that_is_sent_again_is_still_one_request(make_app: MakeApp) -> None:
+def test_an_email_that_is_sent_again_is_still_one_request(make_app: MakeApp) -> None:
     with SMTPServer(rcpt_reply=in_turn("550 no")) as server:
         app = app_for(make_app, server)
         add_user(app, ALICE, PASSWORD)
@@ -146,7 +146,7 @@ def test_an_empty_outbox_wants_no_worker(app: Flask, clock) -> None:
     assert not is_stalled(app)
 
 
-def test_mail_that_nobody_takes_for_a_minute_is_noticed(app: Flask, clock) -> None:
+def test_email_that_nobody_takes_for_a_minute_is_noticed(app: Flask, clock) -> None:
     ask(app)
     clock.shift(59)
     assert not is_stalled(app)
@@ -177,7 +177,7 @@ def test_a_worker_that_a_clock_ahead_has_seen_is_not_believed(app: Flask, clock)
     assert is_stalled(app)
 
 
-def test_a_worker_is_seen_when_it_takes_a_mail(app: Flask, clock) -> None:
+def test_a_worker_is_seen_when_it_takes_an_email(app: Flask, clock) -> None:
     ask(app)
     clock.shift(120)
     ask(app)
@@ -197,7 +197,7 @@ def test_a_mail_server_that_is_down_is_no_missing_worker(make_app: MakeApp, cloc
     assert not is_stalled(app)
 
 
-def test_mail_that_waits_for_its_time_wants_no_worker(app: Flask, clock) -> None:
+def test_email_that_waits_for_its_time_wants_no_worker(app: Flask, clock) -> None:
     ask(app)
     with app.app_context():
         row = outbox.claim()
@@ -207,7 +207,7 @@ def test_mail_that_waits_for_its_time_wants_no_worker(app: Flask, clock) -> None
     assert not is_stalled(app)
 
 
-def test_a_long_deadline_for_one_mail_is_waited_for(make_app: MakeApp, clock) -> None:
+def test_a_long_deadline_for_one_email_is_waited_for(make_app: MakeApp, clock) -> None:
     app = make_app(EMAIL_DEADLINE="59", EMAIL_TIMEOUT="10")
     ask(app)
     clock.shift(70)

@@ -1,4 +1,4 @@
-"""The watch: mail that nobody delivers is told of in the log and by /healthz."""
+"""The stall monitor: the log and /healthz report email that no worker delivers."""
 
 import threading
 from collections.abc import Iterator
@@ -29,12 +29,12 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == "pwreset.monitoring.stall_monitor"]
 
 
-def test_a_site_whose_mail_is_delivered_is_ok(app: Flask) -> None:
+def test_a_site_whose_email_is_delivered_is_ok(app: Flask) -> None:
     answer = app.test_client().get("/healthz")
     assert (answer.status_code, answer.json) == (200, {"status": "ok"})
 
 
-def test_mail_that_nobody_delivers_is_told_by_healthz_which_stays_200(app: Flask, caplog) -> None:
+def test_healthz_reports_stalled_email_and_stays_200(app: Flask, caplog) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         ask(app)
         clock.shift(61)
@@ -56,7 +56,9 @@ def test_a_page_that_is_only_read_sets_no_timer(app: Flask, watching, caplog) ->
     assert timers() == []
 
 
-def test_nothing_is_said_while_somebody_delivers_and_the_watch_rests(app: Flask, watching, inbox, caplog) -> None:
+def test_the_stall_monitor_is_silent_and_stops_its_timer_while_a_worker_delivers(
+    app: Flask, watching, inbox, caplog
+) -> None:
     Visitor(app).ask_for_reset("alice@example.com")
     inbox.deliver()
     assert waited_for(lambda: not timers())

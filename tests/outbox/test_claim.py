@@ -1,4 +1,4 @@
-"""The claim on PostgreSQL: it locks one row, passes over those that others lock, and is served by an index."""
+"""The claim on PostgreSQL locks one row, skips locked rows, and uses an index."""
 
 import time
 from collections.abc import Iterator

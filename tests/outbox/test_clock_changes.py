@@ -1,4 +1,4 @@
-"""A clock that is set on or back: nothing waits for a time that was never meant."""
+"""The clock is set forward or back: no row waits for a moment that was never intended."""
 
 from datetime import timedelta
 
@@ -43,7 +43,7 @@ def test_a_running_worker_sees_to_it(app: Flask, clock, caplog) -> None:
     assert "The clock was set back; email that waited for its old time is due now" in caplog.text
 
 
-def test_an_account_mailed_by_a_clock_that_was_ahead_is_mailed_again(app: Flask, clock, alice: int, inbox) -> None:
+def test_an_account_emailed_by_a_clock_that_was_ahead_is_emailed_again(app: Flask, clock, alice: int, inbox) -> None:
     clock.shift(DAY)
     ask(app, ALICE, RESET)
     deliver(app)
@@ -53,7 +53,7 @@ def test_an_account_mailed_by_a_clock_that_was_ahead_is_mailed_again(app: Flask,
     assert len(inbox.emails()) == 2
 
 
-def test_five_mails_of_a_clock_that_was_ahead_do_not_use_up_the_hour(app: Flask, clock, alice: int, inbox) -> None:
+def test_five_emails_of_a_clock_that_was_ahead_do_not_use_up_the_hour(app: Flask, clock, alice: int, inbox) -> None:
     clock.shift(DAY)
     for _ in range(5):
         ask(app, ALICE, RESET)

@@ -41,7 +41,7 @@ def ask_every(pause: timedelta, times: int, app: Flask, clock: time_machine.Trav
         clock.shift(pause)
 
 
-def test_an_account_is_mailed_once_a_minute(
+def test_an_account_is_emailed_once_a_minute(
     app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     ask(app, kind=RESET)
@@ -60,7 +60,7 @@ def test_an_account_is_mailed_once_a_minute(
     assert rows(app) == []
 
 
-def test_an_account_is_mailed_five_times_an_hour(
+def test_an_account_is_emailed_five_times_an_hour(
     app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     ask_every(timedelta(minutes=2), 5, app, clock)
@@ -94,14 +94,14 @@ def test_invitations_that_live_on_are_waited_for_though_resets_have_died(
     assert rows(app)[0].run_after == NOON + timedelta(hours=1)
 
 
-def test_mails_of_the_last_minute_are_of_the_hour_too(make_app: MakeApp, clock: time_machine.Traveller) -> None:
+def test_emails_of_the_last_minute_are_of_the_hour_too(make_app: MakeApp, clock: time_machine.Traveller) -> None:
     app = make_app(EMAIL_INTERVAL="2", EMAIL_TIMEOUT="1", EMAIL_DEADLINE="1")
     add_user(app, "alice@example.com", PASSWORD)
     ask_every(timedelta(seconds=3), 6, app, clock)
     assert rows(app)[0].run_after == NOON + timedelta(hours=1)
 
 
-def test_how_often_an_account_is_mailed_is_a_matter_of_settings(
+def test_how_often_an_account_is_emailed_is_a_matter_of_settings(
     make_app: MakeApp, clock: time_machine.Traveller
 ) -> None:
     app = make_app(EMAIL_INTERVAL="120", EMAIL_HOURLY="2")
@@ -118,7 +118,7 @@ def test_how_often_an_account_is_mailed_is_a_matter_of_settings(
     assert dues == [NOON + timedelta(hours=1)]
 
 
-def test_two_requests_within_an_interval_that_was_set_are_two_turns(
+def test_two_requests_within_an_interval_that_was_set_take_two_cooldown_slots(
     make_app: MakeApp, clock: time_machine.Traveller
 ) -> None:
     app = make_app(EMAIL_INTERVAL="120")
@@ -128,7 +128,7 @@ def test_two_requests_within_an_interval_that_was_set_are_two_turns(
 
 
 @pytest.mark.parametrize(("whose", "mails"), [("alice@example.com", 6), ("bob@example.com", 5)])
-def test_mails_whose_links_have_ended_do_not_count_towards_the_accounts_hour(
+def test_emails_whose_links_have_ended_do_not_count_towards_the_accounts_hour(
     whose: str, mails: int, app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     ids = {"alice@example.com": alice, "bob@example.com": add_user(app, "bob@example.com", PASSWORD)}
@@ -141,7 +141,7 @@ def test_mails_whose_links_have_ended_do_not_count_towards_the_accounts_hour(
     assert len(inbox.emails()) == mails
 
 
-def test_the_two_kinds_of_request_share_one_account_s_turns(
+def test_the_two_kinds_of_request_share_the_cooldown_slots_of_an_account(
     app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     ask(app, kind=RESET)
@@ -153,7 +153,7 @@ def test_the_two_kinds_of_request_share_one_account_s_turns(
     assert subjects(inbox) == ["Reset your password at localhost", "You already have an account at localhost"]
 
 
-def test_one_account_s_turns_do_not_hold_up_another(app: Flask, inbox: Inbox, alice: int) -> None:
+def test_the_cooldown_of_one_account_does_not_delay_another(app: Flask, inbox: Inbox, alice: int) -> None:
     add_user(app, "bob@example.com", PASSWORD)
     for address in ("alice@example.com", "alice@example.com", "bob@example.com"):
         ask(app, address, RESET)
@@ -183,7 +183,7 @@ def test_requests_spelled_differently_merge_too(app: Flask, inbox: Inbox, alice:
 
 
 @pytest.mark.parametrize("number", [2, 6])
-def test_of_requests_at_two_workers_one_is_mailed_and_none_is_lost(
+def test_of_requests_at_two_workers_one_is_emailed_and_none_is_lost(
     number: int, app: Flask, inbox: Inbox, alice: int
 ) -> None:
     for _ in range(number):
@@ -194,7 +194,7 @@ def test_of_requests_at_two_workers_one_is_mailed_and_none_is_lost(
     assert kinds.count("mailed") + kinds.count("merged") + len(rows(app)) == number
 
 
-def test_notices_are_never_held_up(app: Flask, inbox: Inbox, alice: int) -> None:
+def test_notices_are_never_delayed(app: Flask, inbox: Inbox, alice: int) -> None:
     ask(app, kind=RESET)
     for _ in range(8):
         ask(app, kind=NOTICE)
@@ -202,7 +202,7 @@ def test_notices_are_never_held_up(app: Flask, inbox: Inbox, alice: int) -> None
     assert len(inbox.emails()) == 9
 
 
-def test_notices_take_nobody_s_turn(app: Flask, inbox: Inbox, alice: int) -> None:
+def test_notices_claim_no_cooldown_slot(app: Flask, inbox: Inbox, alice: int) -> None:
     for _ in range(6):
         ask(app, kind=NOTICE)
     ask(app, kind=RESET)
@@ -210,7 +210,7 @@ def test_notices_take_nobody_s_turn(app: Flask, inbox: Inbox, alice: int) -> Non
     assert subjects(inbox).count("Reset your password at localhost") == 1
 
 
-def test_a_send_that_failed_gives_the_turn_back(make_app: MakeApp) -> None:
+def test_a_send_that_failed_releases_the_cooldown_slot(make_app: MakeApp) -> None:
     with SMTPServer(rcpt_reply=in_turn("450 4.2.1 Later")) as server:
         app = app_for(make_app, server)
         add_user(app, "alice@example.com", PASSWORD)
@@ -224,7 +224,7 @@ def test_a_send_that_failed_gives_the_turn_back(make_app: MakeApp) -> None:
 
 
 @pytest.mark.parametrize("reply", ["421 4.3.2 Closing", "550 5.7.1 Not you"])
-def test_a_server_that_takes_no_mail_takes_no_turn(reply: str, make_app: MakeApp) -> None:
+def test_a_server_that_accepts_no_email_costs_no_cooldown_slot(reply: str, make_app: MakeApp) -> None:
     with SMTPServer(mail_reply=in_turn(reply)) as server:
         app = app_for(make_app, server)
         add_user(app, "alice@example.com", PASSWORD)
@@ -238,7 +238,7 @@ def test_a_server_that_takes_no_mail_takes_no_turn(reply: str, make_app: MakeApp
     assert event_kinds(app) == ["requested", "mailed"]
 
 
-def test_a_refused_mail_gives_the_turn_back_and_does_not_count(make_app: MakeApp) -> None:
+def test_a_rejected_email_releases_the_cooldown_slot_and_does_not_count(make_app: MakeApp) -> None:
     with SMTPServer(rcpt_reply=in_turn("550 5.1.1 Nobody")) as server:
         app = app_for(make_app, server)
         user_id = add_user(app, "alice@example.com", PASSWORD)
@@ -249,7 +249,7 @@ def test_a_refused_mail_gives_the_turn_back_and_does_not_count(make_app: MakeApp
     assert event_kinds(app, user_id) == ["refused", "requested", "mailed"]
 
 
-def test_a_mail_that_can_not_be_written_uses_up_no_turn(app: Flask, alice: int, inbox: Inbox) -> None:
+def test_an_email_that_cannot_be_rendered_uses_no_cooldown_slot(app: Flask, alice: int, inbox: Inbox) -> None:
     ask(app, kind=RESET, html_email_template_name="no/such.html")
     ask(app, kind=RESET)
     deliver(app)
@@ -266,7 +266,7 @@ def test_registrations_of_an_address_use_up_none_of_its_owners_resets(
     assert subjects(inbox).count("Reset your password at localhost") == 1
 
 
-def test_a_turn_that_another_worker_took_meanwhile_counts_from_then(
+def test_a_cooldown_slot_that_another_worker_claimed_meanwhile_counts_from_then(
     app: Flask, alice: int, clock: time_machine.Traveller
 ) -> None:
     with app.app_context():

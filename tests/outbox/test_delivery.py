@@ -1,4 +1,4 @@
-"""What becomes of a row: sent, merged, put off, expired, refused; and never lost."""
+"""What becomes of a row: sent, merged, deferred, expired or failed, and never lost."""
 
 import time
 from datetime import timedelta
@@ -46,7 +46,7 @@ def switch_off(app: Flask, user_id: int) -> None:
         db.session.commit()
 
 
-# Who is mailed
+# Who is emailed
 
 
 def test_an_address_without_an_account_opens_no_connection_and_leaves_no_row(make_app: MakeApp) -> None:
@@ -94,7 +94,7 @@ def test_a_registration_of_an_unfinished_account_is_invited_again(app: Flask, in
     assert len(users(app)) == 1
 
 
-def test_two_registrations_in_a_row_make_one_account_and_one_mail(app: Flask, inbox: Inbox) -> None:
+def test_two_registrations_in_a_row_make_one_account_and_one_email(app: Flask, inbox: Inbox) -> None:
     ask(app, "new@example.com", "register")
     ask(app, "NEW@example.com", "register")
     deliver(app)
@@ -114,7 +114,7 @@ def test_two_workers_make_one_account_of_two_registrations(app: Flask, inbox: In
 
 
 @pytest.mark.parametrize("kind", [RESET, "register"])
-def test_a_request_older_than_a_day_is_counted_and_not_mailed(
+def test_a_request_older_than_a_day_is_counted_and_not_emailed(
     kind: str, app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     ask(app, kind=kind)
@@ -125,7 +125,7 @@ def test_a_request_older_than_a_day_is_counted_and_not_mailed(
     assert event_kinds(app) == ["expired"]
 
 
-def test_a_request_of_just_under_a_day_is_mailed(
+def test_a_request_of_just_under_a_day_is_emailed(
     app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     ask(app, kind=RESET)
@@ -145,7 +145,7 @@ def test_a_notice_lives_for_a_week(app: Flask, inbox: Inbox, clock: time_machine
 
 
 @pytest.mark.parametrize("template", ["{{ nothing.there }}", "{{ 1 // 0 }}", "{% include 'nowhere' %}"])
-def test_a_mail_that_can_t_be_written_is_given_up_and_the_others_go_on(
+def test_an_email_that_cannot_be_rendered_fails_and_the_others_are_sent(
     template: str, app: Flask, inbox: Inbox, alice: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     loaders = [DictLoader({"own.txt": template}), app.jinja_env.loader]
@@ -220,7 +220,7 @@ def test_a_sender_that_can_t_go_on_the_wire_is_its_rows_failure(sender: str, mak
 
 
 @pytest.mark.parametrize("times", [1, 6])
-def test_a_database_that_is_away_for_a_while_after_the_mail_went_out_brings_no_second_copy(
+def test_a_database_that_is_away_for_a_while_after_the_email_went_out_brings_no_second_copy(
     app: Flask, inbox: Inbox, alice: int, times: int
 ) -> None:
     ask(app, kind=RESET)
@@ -265,7 +265,7 @@ def test_nothing_is_recorded_for_an_address_without_an_account(app: Flask) -> No
     assert event_kinds(app) == []
 
 
-def test_delivery_stops_between_two_mails_when_told_to(app: Flask) -> None:
+def test_delivery_stops_between_two_emails_on_request(app: Flask) -> None:
     for number in range(5):
         ask(app, f"user{number}@example.com")
     answers = iter([False, False, True])
@@ -286,7 +286,7 @@ def test_no_transaction_is_open_while_the_server_is_spoken_to(make_app: MakeApp)
                 db.session.commit()
                 held.append("free")
 
-        server.rcpt_reply = write_meanwhile  # SQLite has one writer: it would wait for a transaction held open
+        server.rcpt_reply = write_meanwhile  # SQLite has one writer: it would wait for an open transaction
         ask(app, kind=RESET)
         assert deliver(app) == (1, None)
         assert len(server.messages) == 1
@@ -305,7 +305,7 @@ class Writer:
         return "example.com"
 
 
-def test_others_can_write_while_a_mail_is_being_written(app: Flask, alice: int, database: Database, inbox) -> None:
+def test_others_can_write_while_an_email_is_being_written(app: Flask, alice: int, database: Database, inbox) -> None:
     app.jinja_env.globals["site_name"] = Writer(database)
     ask(app, kind=RESET)
     began = time.monotonic()

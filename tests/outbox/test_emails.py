@@ -1,4 +1,4 @@
-"""What a mail looks like, whom it goes to, and what nobody outside can put into it."""
+"""What an email contains, whom it goes to, and what a stranger cannot put into it."""
 
 import re
 from email import message_from_bytes, policy
@@ -34,7 +34,7 @@ LONG_URL = "https://" + ".".join(["a" * 63] * 30) + ".example"
 
 
 def mailed(app: Flask, kind: str = "password_reset", address: str = "alice@example.com", **client: str) -> EmailMessage:
-    """Ask, and return the mail that is written: parsed from the bytes that would go out."""
+    """Ask, and return the email that is written: parsed from the bytes that would go out."""
     return parsed(written(app, kind, address, **client))
 
 
@@ -75,7 +75,7 @@ def app_with_alice(make_app: MakeApp, **settings: Any) -> Flask:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_mail_has_a_text_and_an_html_part_with_the_same_link(kind: str, make_app: MakeApp) -> None:
+def test_every_email_has_a_text_and_an_html_part_with_the_same_link(kind: str, make_app: MakeApp) -> None:
     mail = mailed(app_with_alice(make_app), kind)
     assert [part.get_content_type() for part in mail.iter_parts()] == ["text/plain", "text/html"]
     assert f'href="{link_in(mail)}"' in html_of(mail)
@@ -128,12 +128,12 @@ def test_a_time_in_words_takes_the_largest_unit_that_fits(seconds: int, words: s
     assert humanize_duration(seconds) == words
 
 
-def test_a_mail_says_when_and_with_which_browser_it_was_asked_for(make_app: MakeApp) -> None:
+def test_an_email_says_when_and_with_which_browser_it_was_asked_for(make_app: MakeApp) -> None:
     mail = mailed(app_with_alice(make_app), address="alice@example.com", user_agent=FIREFOX)
     assert re.search(r"on \d{4}-\d\d-\d\d \d\d:\d\d UTC,\nwith Firefox on Windows\.", text_of(mail))
 
 
-def test_a_mail_names_the_network_address_of_who_asked(make_app: MakeApp) -> None:
+def test_an_email_names_the_network_address_of_who_asked(make_app: MakeApp) -> None:
     app = app_with_alice(make_app)
     with app.app_context():
         outbox.enqueue("password_reset", "alice@example.com", RequestInfo(address="192.0.2.7"))
@@ -169,7 +169,7 @@ def test_two_rows_have_two_message_ids(make_app: MakeApp) -> None:
     assert mailed(app)["Message-ID"] != mailed(app)["Message-ID"]
 
 
-def test_the_mail_of_mail_check_names_no_host_of_ours(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_email_of_mail_check_names_no_host_of_ours(make_app: MakeApp, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.getfqdn", lambda: "build-host.internal")
     app = make_app(EMAIL_FROM="accounts@example.com", EMAIL_HOST="localhost")
     with app.app_context():
@@ -220,7 +220,7 @@ def test_a_long_line_is_folded_whatever_python_takes_for_the_end_of_a_line(gap: 
     assert parsed(content).get_content().strip("\r\n") == body
 
 
-def test_a_link_longer_than_a_line_is_whole_again_when_read(make_app: MakeApp) -> None:
+def test_a_link_longer_than_a_line_is_complete_when_read(make_app: MakeApp) -> None:
     mail = mailed(app_with_alice(make_app, **{**PUBLIC, "SITE_NAME": "x", "PUBLIC_URL": LONG_URL}))
     assert re.fullmatch(rf"{LONG_URL}/password-reset-confirm/\S+/\S{{50}}", link_in(mail))
 
@@ -297,7 +297,7 @@ def add_templates(app: Flask, **texts: str) -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["password_reset", "register"])
-def test_mail_goes_to_the_address_stored_and_never_to_the_one_typed(
+def test_email_goes_to_the_address_stored_and_never_to_the_one_typed(
     kind: str, stored: str, typed: str, make_app: MakeApp
 ) -> None:
     app = make_app()
@@ -327,8 +327,8 @@ def test_an_address_that_only_looks_alike_is_somebody_else(lookalike: str, make_
         assert emails.draft_for(row) is None
 
 
-def test_a_domain_that_looks_alike_in_ascii_gets_no_mail(make_app: MakeApp) -> None:
-    # CVE-2019-19844: the Kelvin sign folds to k, and the mail must not go to the domain that was typed.
+def test_a_domain_that_looks_alike_in_ascii_gets_no_email(make_app: MakeApp) -> None:
+    # CVE-2019-19844: the Kelvin sign folds to k, and the email must not go to the domain that was typed.
     app = make_app()
     add_user(app, "alice@kite.example", PASSWORD)
     ask(app, "alice@\u212aite.example", "password_reset")
@@ -420,7 +420,7 @@ def test_an_account_without_a_password_that_asks_for_a_reset_gets_a_link(make_ap
     assert "/password-reset-confirm/" in link_in(mailed(app))
 
 
-def test_the_link_is_made_for_the_account_as_it_is_when_the_mail_is_written(make_app: MakeApp) -> None:
+def test_the_link_is_made_for_the_account_as_it_is_when_the_email_is_written(make_app: MakeApp) -> None:
     app = app_with_alice(make_app)
     first = link_in(mailed(app))
     with app.app_context():

@@ -200,7 +200,7 @@ def test_a_released_row_is_due_at_once_uncharged_and_in_its_place(app: Flask) ->
     assert (again.address, again.attempts) == ("first@example.com", 0)
 
 
-def test_a_row_put_off_is_not_charged(app: Flask) -> None:
+def test_a_deferred_row_is_not_charged(app: Flask) -> None:
     until = utcnow() + timedelta(minutes=5)
     ask(app)
     settle(app, claimed(app), Result.DEFERRED, until=until)
@@ -221,7 +221,7 @@ def test_a_back_off_doubles_up_to_an_hour(attempts: int, seconds: int, app: Flas
     assert (row.run_after, row.attempts, row.failure) == (NOON + timedelta(seconds=seconds), attempts + 1, "later")
 
 
-def test_a_row_given_up_stays_and_is_claimed_no_more(app: Flask) -> None:
+def test_a_failed_row_stays_and_is_claimed_no_more(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         ask(app)
         settle(app, claimed(app), Result.FAILED, reason="no such mailbox")
@@ -293,7 +293,7 @@ def test_a_row_stands_or_falls_with_the_transaction_it_was_added_in(app: Flask) 
     assert rows(app) == []
 
 
-def test_only_the_younger_of_two_rows_for_the_same_mail_merges(app: Flask) -> None:
+def test_only_the_younger_of_two_rows_for_the_same_email_merges(app: Flask) -> None:
     ask(app, "alice@example.com", "register")
     ask(app, "ALICE@example.com", "register")
     ask(app, "alice@example.com", "password_reset")

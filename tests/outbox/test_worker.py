@@ -1,4 +1,4 @@
-"""The thread that delivers: it goes on whatever happens, says little, and ends when told to."""
+"""The delivery thread continues after errors, logs little, and ends on request."""
 
 import atexit
 import threading
@@ -89,7 +89,7 @@ def test_an_idle_worker_ends_within_a_second(make_app: MakeApp) -> None:
         assert "outbox" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_a_worker_told_to_end_sends_the_mail_under_way_and_no_other(make_app: MakeApp) -> None:
+def test_a_stopping_worker_sends_the_email_in_progress_and_no_other(make_app: MakeApp) -> None:
     reached = threading.Event()
     with SMTPServer(latency=0.1) as server:
         app = app_for(make_app, server)
@@ -205,7 +205,7 @@ def test_an_address_purged_may_register_again_under_another_id(app: Flask) -> No
     assert second > first
 
 
-def test_failed_mail_is_purged_after_30_days(app: Flask) -> None:
+def test_failed_email_is_purged_after_30_days(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         ask(app)
         with app.app_context():

@@ -1,4 +1,4 @@
-"""What these tests share: views with a team's own options, links, and what a page or the database says."""
+"""Views with a team's own options, and links of a reset and of an invitation."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The page after the new password."""
+"""The page after the new password was set."""
 
 from pwreset.password_reset.views import PasswordResetCompleteView
 

@@ -1,4 +1,4 @@
-"""What a client may send instead of the form."""
+"""Malformed input to the form for the new password."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What a new password does to everybody who is signed in, and of eight who set one at once, one wins."""
+"""A new password ends the sessions of its account, and of eight simultaneous requests one sets it."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,21 +15,21 @@ from tests.support.reset_pages import DEAD, SET_PASSWORD, events_of
 # Sessions.
 
 
-def test_opening_a_link_leaves_whoever_is_signed_in_signed_in(app, visitor, link) -> None:
+def test_opening_a_link_signs_nobody_out(app, visitor, link) -> None:
     add_user(app, "bob@example.com", PASSWORD)
     visitor.log_in("bob@example.com")
     visitor.open_link(link)
     assert visitor.is_signed_in()
 
 
-def test_refused_password_leaves_whoever_is_signed_in_signed_in(app, visitor, link) -> None:
+def test_refused_password_signs_nobody_out(app, visitor, link) -> None:
     add_user(app, "bob@example.com", PASSWORD)
     visitor.log_in("bob@example.com")
     visitor.choose(link, "short")
     assert visitor.is_signed_in()
 
 
-def test_setting_the_password_signs_out_whoever_was_signed_in_here(app, visitor, link) -> None:
+def test_setting_the_password_signs_out_the_session_in_this_browser(app, visitor, link) -> None:
     add_user(app, "bob@example.com", PASSWORD)
     visitor.log_in("bob@example.com")
     visitor.choose(link)
@@ -55,7 +55,7 @@ def test_setting_the_password_leaves_other_accounts_signed_in(app, visitor, link
     assert bob.is_signed_in()
 
 
-def test_login_after_the_mail_ends_the_link(app, visitor, link) -> None:
+def test_login_after_the_email_ends_the_link(app, visitor, link) -> None:
     Visitor(app).log_in()
     assert DEAD in visitor.open_link(link).text
 
@@ -78,7 +78,7 @@ def test_link_opened_for_one_account_opens_no_form_for_another(app, visitor, lin
 # The notice.
 
 
-def test_owner_is_told_by_mail_at_the_address_of_the_account(visitor, link, inbox) -> None:
+def test_owner_is_notified_at_the_address_of_the_account(visitor, link, inbox) -> None:
     visitor.choose(link)
     notice = inbox.deliver_one()
     assert notice["To"] == "alice@example.com"
@@ -86,7 +86,7 @@ def test_owner_is_told_by_mail_at_the_address_of_the_account(visitor, link, inbo
     assert "was changed" in text_of(notice)
 
 
-def test_nobody_is_told_of_a_refused_password(visitor, link, inbox) -> None:
+def test_refused_password_sends_no_notice(visitor, link, inbox) -> None:
     visitor.choose(link, "short")
     assert inbox.waiting() == 0
 
@@ -123,8 +123,8 @@ def test_of_eight_simultaneous_posts_with_one_link_exactly_one_wins(app, link, i
     assert events_of(app).count("completed") == 1
 
 
-def test_whoever_used_a_link_may_ask_for_the_next_mail_at_once(visitor, inbox) -> None:
-    """The minute between two mails is against strangers who ask; a used link shows that the owner read the mail."""
+def test_a_used_link_ends_the_cooldown(visitor, inbox) -> None:
+    """The minute between two emails is against strangers who ask; a used link shows that the owner read the mail."""
     visitor.submit("/register/", email="new@example.com")
     visitor.choose(link_in(inbox.deliver_one()), PASSWORD)
     visitor.ask_for_reset("new@example.com")

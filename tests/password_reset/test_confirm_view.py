@@ -1,4 +1,4 @@
-"""Following a link: the way to the form, the form, and the new password."""
+"""The confirm page: the link, the form, and the new password."""
 
 import re
 import time
@@ -70,7 +70,7 @@ def test_pages_behind_a_link_are_kept_by_no_cache(visitor, link) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
-def test_mail_scanner_does_not_use_the_link_up(method, app, visitor, link) -> None:
+def test_email_scanner_does_not_use_the_link_up(method, app, visitor, link) -> None:
     scanner = Visitor(app)
     for _ in range(3):
         scanner.client.open(path_of(link), method=method, follow_redirects=True)
@@ -353,7 +353,7 @@ def test_events_tell_whose_link_it_was_and_who_used_it(app, mount, visitor, alic
     assert told == [(kind, alice, "192.0.2.7", "Firefox/140") for kind in ("logged_in", "completed", "link_opened")]
 
 
-def test_post_reset_login_takes_the_place_of_whoever_was_signed_in(app, mount, visitor, alice, inbox) -> None:
+def test_post_reset_login_replaces_the_session_that_was_signed_in(app, mount, visitor, alice, inbox) -> None:
     mount(PasswordResetConfirmView, post_reset_login=True)
     add_user(app, "bob@example.com", PASSWORD)
     visitor.log_in("bob@example.com")

@@ -1,4 +1,4 @@
-"""Everything that makes a link dead, and the one page it leads to."""
+"""Every cause of an invalid link, and the one page that all of them show."""
 
 import base64
 import time
@@ -121,13 +121,13 @@ def test_dead_page_is_the_same_to_the_byte_for_every_cause(kill, app, visitor, l
 OPEN_AGAIN = "open it from the mail once more"
 
 
-def test_a_browser_that_lost_its_session_on_the_way_is_told_to_open_the_link_again(app, visitor, link) -> None:
+def test_a_browser_that_lost_its_session_is_asked_to_open_the_link_again(app, visitor, link) -> None:
     visitor.get(path_of(link))
     page = Visitor(app).get(SET_PASSWORD)
     assert (DEAD in page.text, OPEN_AGAIN in page.text) == (True, True)
 
 
-def test_nobody_else_is_told_to_open_a_dead_link_again(app, visitor, form_page, link) -> None:
+def test_other_browsers_are_not_asked_to_open_a_dead_link_again(app, visitor, form_page, link) -> None:
     assert OPEN_AGAIN not in Visitor(app).get(path_of(spoil(link))).text
     used(app, link)
     answer = send(visitor, form_page, new_password1=NEW_PASSWORD, new_password2=NEW_PASSWORD)

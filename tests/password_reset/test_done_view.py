@@ -1,4 +1,4 @@
-"""The page after asking: the same for everybody, but for the address typed in this browser."""
+"""The page after a request is the same for everybody, except for the address typed in this browser."""
 
 import re
 
@@ -44,7 +44,7 @@ def test_page_says_if_there_is_an_account_and_names_the_spam_folder(visitor) -> 
     assert "spam folder" in text
 
 
-def test_page_sends_the_same_mail_again(visitor, alice, inbox) -> None:
+def test_page_sends_the_same_email_again(visitor, alice, inbox) -> None:
     visitor.ask_for_reset()
     inbox.deliver()
     inbox.let_a_minute_pass()
@@ -55,7 +55,7 @@ def test_page_sends_the_same_mail_again(visitor, alice, inbox) -> None:
     assert inbox.deliver_one()["To"] == "alice@example.com"
 
 
-def test_page_says_where_mail_is_kept_on_this_machine(visitor) -> None:
+def test_page_says_where_email_is_kept_on_this_machine(visitor) -> None:
     assert 'href="/mailbox/"' in re.search(r"(?s)<main.*</main>", visitor.get(PATH).text)[0]
 
 

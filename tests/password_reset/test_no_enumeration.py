@@ -1,4 +1,4 @@
-"""Nothing in an answer tells who has an account: not the work that is done, nor a byte of what is sent."""
+"""No answer reveals who has an account: neither the work done for it nor its bytes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +57,7 @@ def recorded(app: Flask) -> Iterator[list[str]]:
 
 
 def asked(app: Flask, path: str, address: str) -> tuple[list[str], int, list[tuple[str, str]], int]:
-    """Ask for a mail from a browser of its own; return the statements, status, headers and length of the body."""
+    """Ask for an email from a browser of its own; return the statements, status, headers and length of the body."""
     visitor = Visitor(app)
     form = {"email": address, "csrf_token": csrf_token(visitor.get(path))}
     with recorded(app) as statements:
@@ -96,6 +96,6 @@ def test_page_after_asking_is_the_one_for_a_known_address(sort, path, app, peopl
 
 @pytest.mark.parametrize("path", PATHS)
 def test_asking_again_at_once_gets_the_same_answer(path, app, people) -> None:
-    """An account that was just mailed is throttled, but only where nobody sees it."""
+    """An account that was just emailed is throttled, but only where nobody sees it."""
     first, second = (asked(app, path, KNOWN) for _ in range(2))
     assert first == second

@@ -1,4 +1,4 @@
-"""A token is in the mail and in the browser that opened it, and in no other place: not at any step of the way."""
+"""A token is in the email and in the browser that opened it, and nowhere else, at any step."""
 
 import base64
 import logging
@@ -23,7 +23,7 @@ from tests.support.passwords import NEW_PASSWORD, PASSWORD
 
 
 class Watch:
-    """Knows every token mailed so far, and looks for them wherever something is kept."""
+    """Knows every token emailed so far, and looks for them wherever something is kept."""
 
     def __init__(self, database: Database, folder: Path, caplog, capfd) -> None:
         self.database, self.folder, self.caplog, self.capfd = database, folder, caplog, capfd
@@ -38,7 +38,7 @@ class Watch:
         """Fail where a token, its signature, or either in base64 is in a row, a file, a log record or the output."""
         out, err = self.capfd.readouterr()
         places = {"stdout": out.encode(), "stderr": err.encode(), "log": self._log(), **self.database.contents()}
-        # The mailbox is where the mail goes, as a mail server's spool would be.
+        # The mailbox is where the email goes, as a mail server's spool would be.
         files = [path for path in self.folder.rglob("*") if path.is_file() and path.parent.name != "mailbox"]
         places |= {path.name: path.read_bytes() for path in files}
         self.looked_at |= {name for name, content in places.items() if content}
@@ -78,7 +78,7 @@ def origin(app: Flask) -> Iterator[str]:
     server.server_close()
 
 
-def test_no_token_is_kept_during_a_whole_life_of_an_account(app, visitor, watch) -> None:
+def test_no_token_is_stored_in_any_step_of_an_account(app, visitor, watch) -> None:
     inbox = Inbox(app)
     visitor.submit("/register/", email="alice@example.com")
     invitation = watch.learn(link_in(inbox.deliver_one()))
@@ -135,7 +135,7 @@ def test_no_log_shows_the_token_of_a_link_whose_page_broke(app, alice, inbox, wa
     assert any(record.exc_info and "[redacted]" in record.getMessage() for record in watch.caplog.records)
 
 
-def test_no_token_is_kept_of_a_mail_whose_text_broke_with_it(app, alice, visitor, inbox, watch, mount) -> None:
+def test_no_token_is_kept_of_an_email_whose_text_broke_with_it(app, alice, visitor, inbox, watch, mount) -> None:
     mount(PasswordResetView, {"broken.txt": "{{ {}[token].name }}"}, email_template_name="broken.txt")
     visitor.submit("/custom/", email="alice@example.com")
     with time_machine.travel(time.time() + 5, tick=False), app.app_context():

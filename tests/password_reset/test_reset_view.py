@@ -1,4 +1,4 @@
-"""Asking for a reset: the page, the row it leaves, and the mail that comes of it."""
+"""The reset page: its form, the row that a request writes, and the email that follows."""
 
 import io
 import re
@@ -50,7 +50,7 @@ def test_asking_leads_to_the_done_page(visitor, alice) -> None:
     assert (answer.status_code, answer.location) == (302, "/password-reset/done/")
 
 
-def test_asking_mails_the_account_one_link(visitor, alice, inbox) -> None:
+def test_asking_emails_the_account_one_link(visitor, alice, inbox) -> None:
     visitor.ask_for_reset()
     mail = inbox.deliver_one()
     assert (mail["To"], mail["From"]) == ("alice@example.com", "noreply@localhost")
@@ -58,7 +58,7 @@ def test_asking_mails_the_account_one_link(visitor, alice, inbox) -> None:
     assert re.fullmatch(r"http://localhost/password-reset-confirm/[\w-]+/[\w-]+\.[\w-]+", link_in(mail))
 
 
-def test_mail_has_a_text_part_before_its_html_part(visitor, alice, inbox) -> None:
+def test_email_has_a_text_part_before_its_html_part(visitor, alice, inbox) -> None:
     visitor.ask_for_reset()
     text, html = inbox.deliver_one().iter_parts()
     assert (text.get_content_type(), html.get_content_type()) == ("text/plain", "text/html")
@@ -71,14 +71,14 @@ def test_asking_sends_nothing_by_itself(visitor, alice, inbox) -> None:
     assert (inbox.waiting(), inbox.emails()) == (1, [])
 
 
-def test_unknown_address_gets_the_same_answer_and_no_mail(visitor, inbox) -> None:
+def test_unknown_address_gets_the_same_answer_and_no_email(visitor, inbox) -> None:
     answer = visitor.ask_for_reset("nobody@example.com")
     assert (answer.status_code, answer.location) == (302, "/password-reset/done/")
     assert mailed_to(inbox) == []
     assert inbox.waiting() == 0
 
 
-def test_deactivated_account_gets_no_mail(app, visitor, alice, inbox) -> None:
+def test_deactivated_account_gets_no_email(app, visitor, alice, inbox) -> None:
     with app.app_context():
         accounts.set_active(accounts.find_by_id(alice), active=False)
         db.session.commit()
@@ -87,7 +87,7 @@ def test_deactivated_account_gets_no_mail(app, visitor, alice, inbox) -> None:
 
 
 def test_account_without_a_password_may_set_one_by_a_reset(app, visitor, inbox) -> None:
-    """Django mails nothing here; this app has no other login that such an account could be for."""
+    """Django emails nothing here; this app has no other login that such an account could be for."""
     add_user(app, "invited@example.com", None)
     visitor.choose(inbox.reset_link("invited@example.com"))
     assert visitor.log_in("invited@example.com", NEW_PASSWORD).location == "/account/"
@@ -96,7 +96,7 @@ def test_account_without_a_password_may_set_one_by_a_reset(app, visitor, inbox) 
 @pytest.mark.parametrize(
     "typed", ["ALICE@EXAMPLE.COM", " alice@example.com ", "Alice@Example.com", "ａlice@example.com"]
 )
-def test_address_is_found_in_another_spelling_and_mailed_as_stored(typed, visitor, alice, inbox) -> None:
+def test_address_is_found_in_another_spelling_and_emailed_as_stored(typed, visitor, alice, inbox) -> None:
     visitor.ask_for_reset(typed)
     assert mailed_to(inbox) == ["alice@example.com"]
 
@@ -104,7 +104,7 @@ def test_address_is_found_in_another_spelling_and_mailed_as_stored(typed, visito
 @pytest.mark.parametrize(
     ("one", "other"), [("mike@example.org", "mıke@example.org"), ("mike@ixample.org", "mike@ıxample.org")]
 )
-def test_of_two_addresses_that_look_alike_only_the_one_typed_is_mailed(one, other, app, visitor, inbox) -> None:
+def test_of_two_addresses_that_look_alike_only_the_one_typed_is_emailed(one, other, app, visitor, inbox) -> None:
     """The dotless i becomes an I when upper-cased, as in CVE-2019-19844."""
     for address in (one, other):
         add_user(app, address, PASSWORD)
@@ -116,7 +116,7 @@ def test_of_two_addresses_that_look_alike_only_the_one_typed_is_mailed(one, othe
 @pytest.mark.parametrize(
     ("stored", "typed"), [("mike@example.org", "mıke@example.org"), ("mike@ixample.org", "mike@ıxample.org")]
 )
-def test_address_that_only_looks_like_an_account_is_not_mailed(stored, typed, app, visitor, inbox) -> None:
+def test_address_that_only_looks_like_an_account_is_not_emailed(stored, typed, app, visitor, inbox) -> None:
     add_user(app, stored, PASSWORD)
     visitor.ask_for_reset(typed)
     assert mailed_to(inbox) == []
@@ -167,7 +167,7 @@ def test_case_before_the_at_sign_is_kept_with_the_account(app) -> None:
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost:dr.frankenstein@evil.example", "localhost@evil.example", ""]
 )
-def test_host_header_of_another_site_is_refused_and_nothing_is_mailed(host, visitor, alice, inbox) -> None:
+def test_host_header_of_another_site_is_refused_and_nothing_is_emailed(host, visitor, alice, inbox) -> None:
     token = csrf_token(visitor.get(PATH))
     form = {"email": "alice@example.com", "csrf_token": token}
     answer = visitor.client.post(PATH, data=form, headers={"Host": host})
@@ -196,7 +196,7 @@ def test_path_without_its_slash_leads_to_the_page(visitor) -> None:
 # What a client may send instead of the form.
 
 
-def test_who_asks_again_for_one_address_is_told_so_whoever_has_it(visitor, alice) -> None:
+def test_a_repeated_request_shows_the_same_page_for_every_address(visitor, alice) -> None:
     def said(address: str) -> bool:
         visitor.ask_for_reset(address)
         return "You asked again." in visitor.get("/password-reset/done/").text
@@ -305,7 +305,7 @@ def test_form_class_of_a_team_decides_what_is_accepted(mount, visitor, inbox) ->
     assert visitor.submit("/custom/", email="bob@staff.example.com").status_code == 302
 
 
-def test_mail_comes_from_from_email(mount, visitor, alice, inbox) -> None:
+def test_email_comes_from_from_email(mount, visitor, alice, inbox) -> None:
     mount(PasswordResetView, from_email="Support <support@example.com>")
     visitor.submit("/custom/", email="alice@example.com")
     assert inbox.deliver_one()["From"] == "Support <support@example.com>"
@@ -350,7 +350,7 @@ def test_extra_email_context_may_replace_the_domain(mount, visitor, alice, inbox
     assert link_in(inbox.deliver_one()).startswith("http://custom.example.com/reset/")
 
 
-def test_mail_has_no_html_part_with_html_email_template_name_none(mount, visitor, alice, inbox) -> None:
+def test_email_has_no_html_part_with_html_email_template_name_none(mount, visitor, alice, inbox) -> None:
     mount(PasswordResetView, html_email_template_name=None)
     visitor.submit("/custom/", email="alice@example.com")
     mail = inbox.deliver_one()
@@ -358,7 +358,7 @@ def test_mail_has_no_html_part_with_html_email_template_name_none(mount, visitor
     assert not mail.is_multipart()
 
 
-def test_options_of_a_mail_travel_with_its_row(app, mount, visitor) -> None:
+def test_options_of_an_email_travel_with_its_row(app, mount, visitor) -> None:
     mount(PasswordResetView, from_email="support@example.com", extra_email_context={"greeting": "Hello"})
     visitor.submit("/custom/", email="alice@example.com")
     with app.app_context():
@@ -417,7 +417,7 @@ def test_generator_given_to_create_app_leaves_invitations_alone(make_app) -> Non
     assert visitor.choose(link_in(mail)).location == "/password-reset-complete/"
 
 
-def test_link_mailed_by_a_view_with_options_opens_it_and_ours(mount, visitor, alice, inbox) -> None:
+def test_link_emailed_by_a_view_with_options_opens_it_and_ours(mount, visitor, alice, inbox) -> None:
     mount(PasswordResetConfirmView)
     link = inbox.reset_link()
     assert visitor.get(path_of(custom(link))).location == "/custom/MQ/set-password"

@@ -1,4 +1,4 @@
-"""'This wasn't me': what the owner of the mail account can take back, whatever somebody else did first."""
+"""The pages "This wasn't me" and "Secure my account" revoke links and sessions, whatever somebody else did first."""
 
 import re
 from datetime import timedelta
@@ -36,7 +36,7 @@ def reset_mail(alice: int, inbox: Inbox) -> EmailMessage:
 
 @pytest.fixture
 def notice(app: Flask, alice: int, inbox: Inbox) -> EmailMessage:
-    """Return the notice after a stranger who reads no mail set a password, with a link that was printed somewhere."""
+    """Return the notice after a stranger who reads no email set a password, with a link that was printed somewhere."""
     stranger = Visitor(app)
     stranger.client.environ_base.update(REMOTE_ADDR="203.0.113.9", HTTP_USER_AGENT="Firefox/140 (Windows)")
     stranger.choose(inbox.reset_link(), THIEFS_PASSWORD)
@@ -60,7 +60,7 @@ def press(app: Flask, path: str) -> Any:
     return Visitor(app).submit(path)
 
 
-def test_the_reset_mail_has_a_second_link_that_cancels(reset_mail: EmailMessage) -> None:
+def test_the_reset_email_has_a_second_link_that_cancels(reset_mail: EmailMessage) -> None:
     first, second = links_in(reset_mail)
     assert (first.split("/")[1], second.split("/")[1]) == ("password-reset-confirm", "password-reset-cancel")
     html = reset_mail.get_body(("html",))
@@ -113,13 +113,13 @@ def test_cancelling_ends_links_and_sessions_and_leaves_the_password(
     assert event_kinds(app, alice)[-2:] == ["cancelled", "logged_in"]
 
 
-def test_after_cancelling_the_owner_is_told(app: Flask, reset_mail: EmailMessage) -> None:
+def test_after_cancelling_the_owner_is_notified(app: Flask, reset_mail: EmailMessage) -> None:
     visitor = Visitor(app)
     visitor.submit(links_in(reset_mail)[1])
     assert "Every link we mailed you is useless now" in visitor.get("/login/").text
 
 
-def test_securing_ends_the_strangers_password_and_session_and_mails_a_reset(
+def test_securing_ends_the_strangers_password_and_session_and_emails_a_reset(
     app: Flask, alice: int, notice: EmailMessage, inbox: Inbox
 ) -> None:
     stranger = Visitor(app)
@@ -200,7 +200,7 @@ def test_a_dead_link_does_nothing_when_it_is_posted(app: Flask, alice: int, visi
     assert visitor.is_signed_in()
 
 
-def test_after_cancelling_the_owner_need_not_wait_for_a_strangers_five_mails(
+def test_after_cancelling_the_owner_need_not_wait_for_a_strangers_five_emails(
     app: Flask, alice: int, inbox: Inbox
 ) -> None:
     for _ in range(5):

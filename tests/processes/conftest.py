@@ -1,4 +1,4 @@
-"""Processes that end with their test, and what they leave behind."""
+"""Server processes that end with their test."""
 
 import re
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The commands that the guide gives for a backup and a restore: what was there is there again."""
+"""The backup and restore commands of the deployment guide keep all data."""
 
 import os
 import re

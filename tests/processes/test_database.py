@@ -1,4 +1,4 @@
-"""The database before, during and after its migrations, as the commands meet it."""
+"""The commands before, during and after migrations."""
 
 from collections.abc import Iterator
 from secrets import token_hex
@@ -45,7 +45,9 @@ def test_without_tables_one_line_names_the_command_that_makes_them(empty_instanc
 
 
 @pytest.mark.parametrize("arguments", [RUN, CREATE], ids=names)
-def test_an_older_database_is_named_in_one_line_with_the_command_that_mends_it(instance: Instance, tmp_path, arguments):
+def test_an_older_database_is_reported_in_one_line_with_the_command_that_upgrades_it(
+    instance: Instance, tmp_path, arguments
+):
     project = copy_of_the_project(tmp_path / "project")  # with one migration more than the database has seen
     newer = 'revision, down_revision = "9999", "0001"\ndef upgrade(): pass\ndef downgrade(): pass\n'
     (project / "migrations/versions/9999_newer.py").write_text(newer, encoding="utf-8")
@@ -104,7 +106,7 @@ def without_rights(postgresql_server: Server, empty_instance: Instance) -> Itera
     ("granted", "why"),
     [("USAGE", "permission denied for schema public"), ("CREATE", "no schema has been selected to create in")],
 )
-def test_a_role_that_may_not_make_tables_is_told_in_one_line(
+def test_a_role_that_may_not_create_tables_is_reported_in_one_line(
     empty_instance: Instance, without_rights, granted: str, why: str
 ):
     empty_instance.query(f"GRANT {granted} ON SCHEMA public TO public")
@@ -115,7 +117,9 @@ def test_a_role_that_may_not_make_tables_is_told_in_one_line(
 
 @on_postgresql
 @pytest.mark.parametrize("arguments", [RUN, CREATE, ("-m", "flask", "db", "upgrade")], ids=names)
-def test_a_role_that_may_not_read_the_tables_is_told_in_one_line(empty_instance: Instance, without_rights, arguments):
+def test_a_role_that_may_not_read_the_tables_is_reported_in_one_line(
+    empty_instance: Instance, without_rights, arguments
+):
     empty_instance.query("CREATE TABLE alembic_version (version_num text)")
     empty_instance.query("GRANT USAGE ON SCHEMA public TO public")
     done = empty_instance.run(*arguments, stdin=PASSWORD, **without_rights)

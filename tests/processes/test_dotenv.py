@@ -1,4 +1,4 @@
-"""`.env` in the project's root counts for every way of starting it, and for no test."""
+"""`.env` in the project's root applies to every way of starting the application, and to no test."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`flask run`: one process serves, and one thread in it delivers."""
+"""`flask run`: one process serves, and one thread of it delivers."""
 
 import os
 import time
@@ -22,7 +22,7 @@ def ask_for_reset(server, email="alice@example.com"):
 
 
 @pytest.mark.parametrize("options", [(), ("--debug",)], ids=["plain", "debug"])
-def test_a_reset_asked_for_is_mailed_within_seconds_by_exactly_one_worker_while_nobody_visits(
+def test_a_reset_asked_for_is_emailed_within_seconds_by_exactly_one_worker_while_nobody_visits(
     make_app: MakeApp, instance: Instance, serve: Serve, observer, options
 ):
     add_user(make_app(), "alice@example.com", "seven green lanterns drift")
@@ -78,7 +78,7 @@ def test_a_changed_file_reloads_and_the_new_process_delivers(
     assert len(server.processes()) == 2
 
 
-def test_outbox_worker_none_starts_no_worker_and_the_mail_waits_for_one(instance: Instance, serve: Serve, observer):
+def test_outbox_worker_none_starts_no_worker_and_the_email_waits_for_one(instance: Instance, serve: Serve, observer):
     server = serve(FlaskRun, PYTHONPATH=observer, OUTBOX_WORKER="none")
     Browser(server).submit("/register/", email="new@example.com")
     server.press_ctrl_c()
@@ -94,7 +94,7 @@ def test_commands_start_no_worker(instance: Instance, observer):
     assert STARTED not in done.stdout
 
 
-def test_each_mail_leaves_one_line_on_the_console_that_names_the_page_it_can_be_read_on(
+def test_each_email_leaves_one_line_on_the_console_that_names_the_page_it_can_be_read_on(
     instance: Instance, serve: Serve
 ):
     server = serve(FlaskRun)

@@ -1,4 +1,4 @@
-"""gunicorn with a configuration of somebody else's: it serves, no worker runs, and that is said."""
+"""gunicorn with another configuration file serves, but no worker runs, and the log says so."""
 
 import json
 
@@ -34,9 +34,7 @@ def health(server: Gunicorn) -> tuple[int, dict[str, str]]:
     return page.status, json.loads(page.text)
 
 
-def test_mail_that_nobody_delivers_is_told_by_healthz_and_the_log_until_a_worker_is_there(
-    instance: Instance, serve: Serve, observer
-):
+def test_healthz_and_the_log_report_stalled_email_until_a_worker_runs(instance: Instance, serve: Serve, observer):
     with SMTPServer() as mail_server:
         relay = {"EMAIL_PORT": mail_server.port, "PYTHONPATH": observer}
         (observer / "sitecustomize.py").write_text(OBSERVER + REPORT_THE_TIMER, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""gunicorn: refused in local mode, and each of its worker processes delivers."""
+"""gunicorn does not start in local mode; in public mode each worker process delivers."""
 
 import os
 import signal
@@ -54,7 +54,7 @@ def test_a_worker_process_that_dies_is_replaced_by_one_that_delivers(instance: I
         mail_server.wait_for(1, timeout=PATIENCE)
 
 
-def test_the_whole_way_from_the_form_to_the_new_password_works_under_gunicorn(
+def test_a_reset_from_the_form_to_the_new_password_works_under_gunicorn(
     make_app: MakeApp, instance: Instance, serve: Serve
 ):
     add_user(make_app(), "alice@example.com", "seven green lanterns drift")

@@ -1,4 +1,4 @@
-"""`kill -9`: what was asked for is mailed after the next start, and nobody has to visit a page for it."""
+"""After `kill -9`, accepted requests are emailed after the next start, without a visit."""
 
 from datetime import UTC, datetime
 
@@ -17,7 +17,7 @@ RELAY = {"EMAIL_HOST": "localhost", "EMAIL_FROM": "accounts@example.com"}
 
 
 @pytest.mark.parametrize("kind", [FlaskRun, Gunicorn])
-def test_a_reset_asked_for_before_kill_9_is_mailed_after_the_next_start_without_any_visit(
+def test_a_reset_asked_for_before_kill_9_is_emailed_after_the_next_start_without_any_visit(
     make_app: MakeApp, instance: Instance, serve: Serve, kind
 ):
     add_user(make_app(), "alice@example.com", "seven green lanterns drift")
@@ -34,7 +34,7 @@ def test_a_reset_asked_for_before_kill_9_is_mailed_after_the_next_start_without_
         instance.wait_until_all_is_sent()
 
 
-def test_a_mail_in_flight_at_kill_9_comes_again_when_its_lease_ends_and_those_behind_it_at_once(
+def test_an_email_in_flight_at_kill_9_comes_again_when_its_lease_ends_and_those_behind_it_at_once(
     make_app: MakeApp, instance: Instance, serve: Serve
 ):
     app = make_app()
@@ -69,7 +69,7 @@ def test_a_copy_sent_after_kill_9_has_the_same_message_id_so_that_it_is_recognis
     make_app: MakeApp, instance: Instance, serve: Serve
 ):
     add_user(make_app(), "alice@example.com", "seven green lanterns drift")
-    with ScriptedServer({"DOT": [SILENT, USUAL]}) as mail_server:  # it has the mail, and never says so
+    with ScriptedServer({"DOT": [SILENT, USUAL]}) as mail_server:  # it has the email, and never says so
         settings = {**RELAY, **SHORT_LEASE, "EMAIL_PORT": mail_server.port}
         server = serve(FlaskRun, **settings)
         Browser(server).submit("/password-reset/", email="alice@example.com")

@@ -1,4 +1,4 @@
-"""deploy/nginx.conf in real nginx, before real gunicorn: the whole story over TLS, and nobody is believed who lies."""
+"""deploy/nginx.conf in real nginx before real gunicorn: a complete reset over TLS, and forged headers are ignored."""
 
 import re
 import socket
@@ -59,7 +59,7 @@ class Site:
         return self._serve(Nginx, upstream or self.gunicorn.port, changes)
 
     def mail(self, number: int) -> EmailMessage:
-        """Wait for a mail, counted from 1, and return it."""
+        """Wait for an email, counted from 1, and return it."""
         return self.mail_server.wait_for(number, timeout=PATIENCE)[number - 1].message
 
 
@@ -74,7 +74,7 @@ def open_site(instance: Instance, serve: Serve) -> Iterator[OpenSite]:
 
 
 def reset(person: Remote, site: Site) -> str:
-    """Go the whole way from the form to a login with the new password, and return the link."""
+    """Reset the password from the form to a login with the new one, and return the link."""
     assert person.submit("/password-reset/", email=ALICE).headers["Location"] == "/password-reset/done/"
     link = link_in(site.mail(1))
     chosen = person.submit(path_of(link), new_password1=NEW_PASSWORD, new_password2=NEW_PASSWORD)
@@ -89,7 +89,7 @@ def addresses(person: Remote) -> set[str]:
 
 
 def limited_after(people: list[Remote]) -> int:
-    """Return how many forms are accepted before one is rejected, sent by these people in turn.
+    """Return how many forms are accepted before one is rejected, sent by these people one after the other.
 
     It is one more than the limit if a minute ends meanwhile.
     """
@@ -107,7 +107,7 @@ def assert_secure(page: Page) -> None:
 
 
 @pytest.mark.parametrize("forged", [{}, FORGED], ids=["honest", "forged"])
-def test_the_whole_reset_works_over_tls_and_headers_that_a_client_sends_change_nothing(
+def test_a_complete_reset_works_over_tls_and_headers_that_a_client_sends_change_nothing(
     make_app: MakeApp, open_site: OpenSite, forged: dict[str, str]
 ):
     add_user(make_app(), ALICE, PASSWORD)

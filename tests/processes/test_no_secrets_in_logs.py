@@ -1,4 +1,4 @@
-"""No token, password or address on the console or in a log, whatever is done with a live link."""
+"""No token, password or address is printed or logged, whatever is done with a valid link."""
 
 import json
 import re
@@ -25,7 +25,7 @@ LOUD = ("--access-logfile", "-", "--log-level", "debug")
 @pytest.mark.parametrize(
     ("options", "log_format"), [((), "text"), (("--debug",), "text"), ((), "json")], ids=["plain", "debug", "json"]
 )
-def test_flask_run_prints_no_secret_during_the_whole_story(instance: Instance, serve: Serve, options, log_format):
+def test_flask_run_prints_no_secret_from_registration_to_reset(instance: Instance, serve: Serve, options, log_format):
     server = serve(FlaskRun, *options, clean_log=False, LOG_FORMAT=log_format)
     tokens = whole_story(server, instance, instance.wait_for_mail)
     server.press_ctrl_c()
@@ -36,7 +36,7 @@ def test_flask_run_prints_no_secret_during_the_whole_story(instance: Instance, s
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_gunicorn_prints_no_secret_during_the_whole_story(instance: Instance, serve: Serve, log_format):
+def test_gunicorn_prints_no_secret_from_registration_to_reset(instance: Instance, serve: Serve, log_format):
     with SMTPServer() as mail_server:
 
         def wait_for_mail(count):

@@ -1,4 +1,4 @@
-"""Eight people and one link, four workers and one outbox: in several processes each thing happens once."""
+"""Eight people with one link and four workers with one outbox: across processes each thing happens once."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What the log records of this process say of a mailed link."""
+"""What the log records of this process contain of an emailed link."""
 
 import io
 import logging
@@ -44,7 +44,7 @@ def test_the_example_is_shaped_like_a_token(app):
 
 @pytest.mark.parametrize("page", ["password-reset-confirm", "password-reset-cancel", "account-secure"])
 @pytest.mark.parametrize("after", ["", "/", "/?a=1", "#top", " HTTP/1.1", "' 200", '"', "\nnext line"])
-def test_a_mailed_link_keeps_neither_uid_nor_token_but_all_that_stands_around_it(page, after):
+def test_an_emailed_link_keeps_neither_uid_nor_token_but_all_that_stands_around_it(page, after):
     text = redact(f"GET https://accounts.example.com/{page}/{UID}/{TOKEN}{after}")
     assert UID not in text
     assert TOKEN not in text

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: no process stays, and a mail under way is sent once or left for later."""
+"""After Ctrl-C or SIGTERM no process remains, and an email in progress is sent once or later."""
 
 import threading
 import time
@@ -14,7 +14,7 @@ from tests.support.instance import Instance, Serve
 from tests.support.servers import FlaskRun, Gunicorn, Server
 from tests.support.smtp import SMTPServer
 
-SOON = 15.0  # seconds, on a busy machine: less than gunicorn's grace and a mail's deadline, which are 30
+SOON = 15.0  # seconds, on a busy machine: less than gunicorn's grace and an email's deadline, which are 30
 RELAY = {"EMAIL_HOST": "localhost", "EMAIL_FROM": "accounts@example.com"}
 KINDS = [
     pytest.param(FlaskRun, [], id="flask"),
@@ -38,7 +38,7 @@ def test_an_idle_server_ends_with_all_its_processes(instance: Instance, serve: S
 
 @every_stop
 @pytest.mark.parametrize("kind", [FlaskRun, Gunicorn])
-def test_the_mail_under_way_is_sent_once_and_those_behind_it_wait_untouched_for_the_next_start(
+def test_the_email_under_way_is_sent_once_and_those_behind_it_wait_untouched_for_the_next_start(
     make_app: MakeApp, instance: Instance, serve: Serve, kind, stop
 ):
     people = ["ann@example.com", "bob@example.com", "cem@example.com"]
@@ -63,7 +63,7 @@ def test_the_mail_under_way_is_sent_once_and_those_behind_it_wait_untouched_for_
 
 
 @every_stop
-def test_with_the_reloader_a_mail_under_way_is_sent_or_left_for_the_next_start(
+def test_with_the_reloader_an_email_under_way_is_sent_or_left_for_the_next_start(
     make_app: MakeApp, instance: Instance, serve: Serve, stop
 ):
     asked_for_by(make_app(), "alice@example.com")
@@ -88,7 +88,7 @@ def test_with_the_reloader_a_mail_under_way_is_sent_or_left_for_the_next_start(
 
 
 class SlowServer(SMTPServer):
-    """Holds the first mail back until told to go on, and takes its time for the others."""
+    """Delays the first email until `go_on` is set, and accepts the others slowly."""
 
     def __init__(self):
         self._under_way, self._go_on = threading.Event(), threading.Event()

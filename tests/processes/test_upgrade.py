@@ -1,4 +1,4 @@
-"""New code and new settings, while people go on using the site."""
+"""New code and new settings take effect while people use the site."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""What can be measured of a page that is open, as JavaScript that returns a list of what is wrong with it."""
+"""Measurements of an open page, as JavaScript that returns a list of problems."""
 
 from playwright.sync_api import Frame, Page
 

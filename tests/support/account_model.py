@@ -1,7 +1,7 @@
-"""What a site should know of its accounts, in as few words as can be.
+"""A model of accounts, which the application is compared with.
 
-Decides who may log in with what, which links and sessions are alive, who has to wait, and which mails come. It is the
-story that the application is held to, so it knows nothing of it: no cookie, no hash, no table.
+It decides who may log in with what, which links and sessions are valid, who has to wait, and which emails are sent. It
+knows nothing of the application: no cookie, no hash, no table.
 """
 
 import time
@@ -64,7 +64,7 @@ class Account:
 
 @dataclass(eq=False)
 class Link:
-    """A link as it was mailed, or printed for an operator."""
+    """A link as it was emailed, or printed for an operator."""
 
     purpose: str
     account: Account
@@ -138,7 +138,7 @@ class Failures:
 
 @dataclass(frozen=True)
 class Asked:
-    """A mail somebody asked for: a `reset`, a `registration`, or a `notice` that nobody asked for by that name."""
+    """An email somebody asked for: a `reset`, a `registration`, or a `notice` that nobody asked for by that name."""
 
     kind: str
     account: Account
@@ -153,7 +153,7 @@ class Asked:
 
 @dataclass
 class Post:
-    """A mail that has to come: at least once, and at most as often as it was asked for."""
+    """An email that has to come: at least once, and at most as often as it was asked for."""
 
     account: Account
     purposes: tuple[str, ...]

@@ -1,7 +1,7 @@
-"""A story of three accounts and three browsers: each step is done to the application and to the model.
+"""A state machine of three accounts and three browsers: each step is done to the application and to the model.
 
-Decides what can happen, and what must be true after each step: who is logged in where, which links open their pages,
-what the database has of each account, and which mails came.
+It decides what can happen, and what must be true after each step: who is logged in where, which links open their pages,
+what the database contains of each account, and which emails were sent.
 """
 
 import re
@@ -375,7 +375,7 @@ class Story(RuleBasedStateMachine):
         return self.app.test_cli_runner().invoke(args=["users", *arguments], input=typed)
 
     def _deliver(self) -> Counter[tuple[Account, tuple[str, ...]]]:
-        """Deliver until nothing waits, and return how often each account was mailed links of which purposes."""
+        """Deliver until nothing waits, and return how often each account was emailed links of which purposes."""
         came: Counter[tuple[Account, tuple[str, ...]]] = Counter()
 
         def keep(_app: Flask, message: Message, **_: Any) -> None:
@@ -392,7 +392,7 @@ class Story(RuleBasedStateMachine):
     def _links_in(self, message: Message) -> list[Link]:
         paths = re.findall(r"^http://[^/]+(/[a-z-]+/\w+/\S+)$", message.body or "", re.MULTILINE)
         purposes = [PAGES[path.split("/")[1]] for path in paths]
-        unlike = "invite" if len(paths) > 1 else "reset"  # only a mail with a link to reset by has a second one
+        unlike = "invite" if len(paths) > 1 else "reset"  # only an email with a link to reset by has a second one
         return [
             Link(*(those - {unlike}), self._owner(message), path) for those, path in zip(purposes, paths, strict=True)
         ]

@@ -1,6 +1,6 @@
-"""What must hold after every fault, reckoned from what people were answered, what the mail server has, and the tables.
+"""What must be true after every fault, computed from answers, the emails that the mail server has, and the tables.
 
-Decides what counts as a loss, as a second copy and as a leak. Functions fail with a sentence; they wait for nothing.
+It decides what counts as a loss, a second copy and a leak. Functions fail with a sentence and wait for nothing.
 """
 
 import re
@@ -49,18 +49,18 @@ def assert_answered_alike(answers: Iterable[Answer], statuses: Collection[int]) 
 
 
 def kept_by(server: ScriptedServer) -> list[tuple[str, str]]:
-    """Return address and Message-ID of every mail that the server kept, in order."""
+    """Return address and Message-ID of every email that the server kept, in order."""
     return [(str(letter["To"]), str(letter["Message-ID"])) for letter, _ in letters_kept_by(server)]
 
 
 def letters_kept_by(server: ScriptedServer) -> list[tuple[EmailMessage, float]]:
-    """Return every mail that the server kept, taken apart, and when it came; the oldest first."""
+    """Return every email that the server kept, taken apart, and when it came; the oldest first."""
     kept = [mail for mail in list(server.mails) if mail.kept]
     return [(message_from_bytes(mail.content, policy=policy.default), mail.at) for mail in kept]
 
 
 def assert_accounted_for(answers: Iterable[Answer], server: ScriptedServer, tables: Tables) -> dict[str, int]:
-    """Every accepted request was mailed, merged, expired or refused, reckoned for each account, and nothing waits.
+    """Every accepted request was emailed, merged, expired or failed, counted for each account, and nothing waits.
 
     Returns:
         How many ended which way.
@@ -79,7 +79,7 @@ def assert_accounted_for(answers: Iterable[Answer], server: ScriptedServer, tabl
 
 
 def assert_merged_into_mail(server: ScriptedServer, tables: Tables) -> None:
-    """Whatever was merged was merged into a mail that came after it, or into a request that expired or was refused."""
+    """Every merged request belongs to a later email, or to a later request that expired or failed."""
     latest = {str(letter["To"]): at for letter, at in letters_kept_by(server)}
     ended = tables.last_events("expired") | tables.last_events("refused")
     for address, merged in tables.last_events("merged").items():
@@ -88,7 +88,7 @@ def assert_merged_into_mail(server: ScriptedServer, tables: Tables) -> None:
 
 
 def assert_counted(ends: Mapping[str, int], unknown: int, metrics: str) -> None:
-    """The application's own counters tell the same.
+    """The application's own counters have the same numbers.
 
     Args:
         ends: how many requests ended which way.
@@ -103,7 +103,7 @@ def assert_counted(ends: Mapping[str, int], unknown: int, metrics: str) -> None:
 
 
 def assert_copies(server: ScriptedServer, allowed: int) -> int:
-    """The server kept one copy of each mail, and no more second ones than are allowed; returns how many it has."""
+    """The server kept one copy of each email, and no more second ones than are allowed; returns how many it has."""
     kept = kept_by(server)
     more = len(kept) - len(set(kept))
     assert more <= allowed, f"{more} second copies: {Counter(kept).most_common(more)}"
@@ -111,7 +111,7 @@ def assert_copies(server: ScriptedServer, allowed: int) -> int:
 
 
 def tokens_in(server: ScriptedServer) -> set[str]:
-    """Return the signatures of all links that the server saw, also in mails that it refused or that were cut."""
+    """Return the signatures of all links that the server saw, also in emails that it refused or that were cut."""
     texts = []
     for content in [*server.received, *server.fragments]:
         letter = message_from_bytes(content)
@@ -121,7 +121,7 @@ def tokens_in(server: ScriptedServer) -> set[str]:
 
 
 def link_in(server: ScriptedServer) -> str | None:
-    """Return the path of the link in the newest mail that the server has, if it has one."""
+    """Return the path of the link in the newest email that the server has, if it has one."""
     for mail in reversed(list(server.mails)):
         body = message_from_bytes(mail.content, policy=policy.default).get_body(("plain",))
         if body and (found := LINK.search(body.get_content())):
@@ -130,7 +130,7 @@ def link_in(server: ScriptedServer) -> str | None:
 
 
 def assert_no_token(server: ScriptedServer, processes: Iterable[Server]) -> None:
-    """No process printed a link, whole or its signature alone."""
+    """No process printed a link, complete or only its signature."""
     tokens = tokens_in(server)
     assert tokens or not server.mails, "no link found in the mails: the test is blind"
     for process in processes:

@@ -61,11 +61,11 @@ class Visitor:
         return self.submit("/password-reset/", email=email)
 
     def open_link(self, link: str) -> Any:
-        """Follow a mailed link as far as the form, or the page that says it is dead."""
+        """Follow an emailed link to the form, or to the page that says it is not valid."""
         return self.get(path_of(link), follow_redirects=True)
 
     def choose(self, link: str, password: str = NEW_PASSWORD, again: str | None = None) -> Any:
-        """Follow a mailed link and send its form."""
+        """Follow an emailed link and send its form."""
         page = self.get(path_of(link), follow_redirects=True)
         fields = {"new_password1": password, "new_password2": password if again is None else again}
         return self.client.post(page.request.path, data={**fields, "csrf_token": csrf_token(page)})
@@ -90,7 +90,7 @@ class Inbox:
             return [kept.message for kept in reversed(kept_emails())]
 
     def deliver_one(self) -> EmailMessage:
-        """Deliver, and return the one new mail; fails where there is none or more than one."""
+        """Deliver, and return the one new email; fails where there is none or more than one."""
         before = len(self.emails())
         self.deliver()
         new = self.emails()[before:]

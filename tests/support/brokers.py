@@ -1,7 +1,7 @@
-"""Real brokers of a test's own: Redis and RabbitMQ, which it starts, freezes, empties and stops as it likes.
+"""Real brokers for one test, Redis and RabbitMQ, which it can start, freeze, empty and stop.
 
-Decides how they are run and what a broker must be able to do here; it asserts nothing about the application and never
-imports it.
+It decides how they run and what a broker must be able to do; it asserts nothing about the application and never imports
+it.
 """
 
 import os
@@ -234,7 +234,7 @@ class RabbitMQ(Broker):
 
 
 class Line:
-    """The way to a broker, which can go dead: nothing passes, and nobody is told.
+    """A connection to a broker that can go dead: nothing passes, and neither side notices.
 
     Args:
         broker: at its other end.

@@ -40,12 +40,12 @@ def ask_for_reset(page: Page, address: str) -> None:
 
 
 def emails_to(page: Page, address: str, subject: str) -> Locator:
-    """Return the links to an address's mails in the mailbox page."""
+    """Return the links to an address's emails in the mailbox page."""
     return page.get_by_role("listitem").filter(has_text=f"to {address}").get_by_role("link", name=subject)
 
 
 def open_mail(page: Page, address: str, subject: str, count: int = 1) -> None:
-    """Open the newest mail, looking into the mailbox until there are `count`."""
+    """Open the newest email, looking into the mailbox until there are `count`."""
     page.get_by_role("link", name="mailbox").first.click()
     mails = emails_to(page, address, subject)
     for _ in range(100):
@@ -58,12 +58,12 @@ def open_mail(page: Page, address: str, subject: str, count: int = 1) -> None:
 
 
 def button_in_mail(page: Page, words: str) -> Locator:
-    """Return the link that looks like a button, in the frame of the mail that is open."""
+    """Return the link that looks like a button, in the frame of the email that is open."""
     return page.frame_locator("iframe").get_by_role("link", name=words)
 
 
 def follow(page: Page, words: str = "Set a new password") -> str:
-    """Click the mail's button and return the link, as mailed; the form is open then."""
+    """Click the email's button and return the link, as emailed; the form is open then."""
     button = button_in_mail(page, words)
     link = button.get_attribute("href") or ""
     button.click()
@@ -157,7 +157,7 @@ def every_page(page: Page, site: Site, address: str) -> Iterator[str]:
 
 
 def pages_of_the_notice(page: Page, address: str) -> Iterator[str]:
-    """Walk through what follows from the mail about a change, from any page that leads to the mailbox."""
+    """Walk through what follows from the email about a change, from any page that leads to the mailbox."""
     open_mail(page, address, "Your password")
     yield "notice"
     button_in_mail(page, "Secure my account").click()

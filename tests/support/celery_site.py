@@ -1,4 +1,4 @@
-"""A site whose mail Celery delivers: gunicorn, a worker, beat, and a broker between them."""
+"""A site whose emails Celery delivers: gunicorn, a worker, beat, and a broker between them."""
 
 import time
 from collections.abc import Callable
@@ -11,17 +11,17 @@ from tests.support.redis import SECRET
 from tests.support.scripted_smtp import ScriptedServer
 
 OUTAGE = 20  # seconds
-SOON = 40  # until worker and beat have found the broker again, and all mail is out
+SOON = 40  # until worker and beat have found the broker again, and all email is out
 WAITED = "all mail went out by itself"
 sites.NAMES |= {CeleryWorker: "Celery's worker", CeleryBeat: "beat"}
 
 
 class CelerySite:
-    """A site whose mail Celery delivers when its broker has a task.
+    """A site whose email Celery delivers when its broker has a task.
 
     Args:
         open_site: the fixture.
-        mail: the mail server.
+        email: the mail server.
         url: where the broker is, or the line to it.
         of_beat: settings of beat alone.
     """
@@ -36,8 +36,8 @@ class CelerySite:
         self.site.remember_processes()
         self.ask_and_wait()
 
-    def lose_the_broker(self, broken: Callable[[], None], mended: Callable[[], None]) -> tuple[int, int]:
-        """Break something for a while, under the eyes of people who ask; mail must flow again, and go on flowing.
+    def lose_the_broker(self, broken: Callable[[], None], repaired: Callable[[], None]) -> tuple[int, int]:
+        """Break something for a while, under the eyes of people who ask; email must flow again, and go on flowing.
 
         Returns:
             How many lines worker and beat have logged of it.
@@ -46,8 +46,8 @@ class CelerySite:
         with self.site.people.asking(1):
             broken()
             time.sleep(OUTAGE)
-            mended()
-            self.site.mended()
+            repaired()
+            self.site.repaired()
         self.site.settle(SOON)
         self.ask_and_wait()
         worker_after, beat_after = self.lines()
@@ -62,7 +62,7 @@ class CelerySite:
         self.site.check(fault, done, f"{seen}; the log of the worker grew by {worker} lines and that of beat by {beat}")
 
     def ask_and_wait(self) -> None:
-        """Let people ask, and wait until they have their mail, twice."""
+        """Let people ask, and wait until they have their email, twice."""
         for _ in range(2):
             self.site.people.ask(1)
             until(lambda: not self.site.tables.waiting(), "an outbox in which nothing waits")

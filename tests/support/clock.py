@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], what: str | Callable[[], str], timeout: float = PATIENCE) -> T:
-    """Wait until a condition holds and return its value, or fail, with what is told or tells itself at the end."""
+    """Wait until a condition is true and return its value; fail with `what`, or what it returns at the end."""
     end = time.monotonic() + timeout
     while not (value := condition()):
         assert time.monotonic() < end, f"not within {timeout:g} s: {what if isinstance(what, str) else what()}"

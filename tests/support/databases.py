@@ -1,7 +1,8 @@
-"""Where the tests keep what they store: SQLite files and PostgreSQL databases, made, emptied, looked into, taken away.
+"""The databases of the tests: SQLite files and PostgreSQL databases, created, emptied, read and removed.
 
-Decides how a test gets a migrated and empty database within milliseconds, on either engine. PostgreSQL is the server
-that TEST_POSTGRESQL_URL names; the databases made there end with the test process, and nothing else on it is touched.
+It decides how a test gets a migrated and empty database within milliseconds, on either engine. PostgreSQL is the
+server that TEST_POSTGRESQL_URL names; the databases created there end with the test process, and nothing else on it
+is touched.
 """
 
 import os
@@ -47,7 +48,7 @@ class Database(ABC):
     @property
     @abstractmethod
     def settings(self) -> dict[str, str]:
-        """What an application is told so that it uses this database."""
+        """The settings with which an application uses this database."""
 
     @abstractmethod
     def query(self, sql: str, *values: object) -> Rows:
@@ -63,11 +64,11 @@ class Database(ABC):
 
     @abstractmethod
     def take_away(self) -> None:
-        """Let nobody reach it, not even over a connection that is open."""
+        """Make it unreachable, also over open connections."""
 
     @abstractmethod
     def bring_back(self) -> None:
-        """Let everybody reach it again; what was stored may be gone."""
+        """Make it reachable again; its rows may be gone."""
 
 
 class SQLite(Database):
@@ -229,7 +230,7 @@ class Server:
         return database
 
     def drop(self, database: PostgreSQL) -> None:
-        """Take a database away, whoever is connected to it."""
+        """Drop a database, also while others are connected to it."""
         database.close()
         self.run("DROP DATABASE {} WITH (FORCE)", database.name)
         self._made.remove(database)
@@ -249,7 +250,7 @@ class Server:
 
 
 class Reused:
-    """The one PostgreSQL database that all tests of a process use in turn.
+    """The one PostgreSQL database that all tests of a process use, one after the other.
 
     Args:
         server: where it is.

@@ -1,6 +1,6 @@
-"""A small disk of a test's own that can be filled without harm to others.
+"""A small disk for one test, which it can fill without affecting other programs.
 
-Decides how it is made: a tmpfs on a folder, taken away after the test. It asserts nothing.
+The disk is a tmpfs on a folder and is removed after the test. This module asserts nothing.
 """
 
 import os

@@ -1,15 +1,15 @@
-"""A whole site under a fault: a database, real server processes, people who ask, and a mail server that misbehaves.
+"""A site under a fault: a database, real server processes, visitors, and a mail server that misbehaves.
 
-A test opens one, breaks something, lets people ask, mends it, says so, and ends with `check`: there everything that
-must hold after every fault is held, and a row for the table comes out.
+A test opens one, breaks something, lets visitors send requests, repairs it, calls `repaired`, and ends with `check`,
+which asserts what must be true after every fault and reports the row of the table.
 
-    def test_a_sentence_about_what_holds(open_site, mail):      # in test_<group>_<rest>.py, see `report.GROUPS`
+    def test_a_sentence_about_what_holds(open_site, mail):      # in test_<group>_<rest>.py, see `fault_report.GROUPS`
         site = open_site(mail, OUTBOX_LEASE_SECONDS=6)          # gunicorn with two workers, on SQLite
         site.people.ask(3, again=2)                             # three accounts and three strangers, three times each
         ...                                                     # break something, and see what the test is about
         with site.people.asking():                              # people who go on asking meanwhile
             ...
-        site.mended()                                           # the time until all is well counts from here
+        site.repaired()                                         # the recovery time counts from here
         site.settle()
         site.check("the fault", "what was done", "what was seen", copies=1)
 """
@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support import accounting as books
+from tests.support import accounting
 from tests.support.clock import PATIENCE, until
 from tests.support.databases import Database
 from tests.support.instance import Instance
@@ -48,12 +48,12 @@ class FaultSite(Instance):
     Args:
         folder: the instance folder.
         database: with its tables.
-        mail: the server that gets the mail.
+        email: the server that gets the mail.
         settings: for every process; None leaves one out.
         report: takes what `check` has seen, as the columns of the table.
 
-    What a fault may do beyond the rules its test says before `check`: `statuses` that people may be answered (302),
-    `soon` (1 s) where not the mail is broken but what a request itself waits for, `right_clock = False` where the
+    A test may change the rules before `check`: `statuses` that people may be answered (302),
+    `soon` (1 s) where not the email is broken but what a request itself waits for, `right_clock = False` where the
     moments in the tables are not this machine's, and `remember_processes()` after it ended or replaced some itself.
     """
 
@@ -76,10 +76,10 @@ class FaultSite(Instance):
         super().__init__(folder, database, **{**usual, **settings})
         self.mail, self.tables = mail, Tables(database, folder)
         self.servers: dict[Server, set[int]] = {}
-        self.statuses, self.soon, self.right_clock = {302}, books.SOON, True
+        self.statuses, self.soon, self.right_clock = {302}, accounting.SOON, True
         self.tables.add_accounts(ACCOUNTS)
         self._report = report
-        self._mended_at = self._well_at = 0.0
+        self._repaired_at = self._well_at = 0.0
 
     def start(self, kind: type[Server], *options: str, prefix: Sequence[str] = (), **settings: object) -> Server:
         """Start a server, wait until it answers, and remember its processes.
@@ -119,29 +119,29 @@ class FaultSite(Instance):
         return "".join(server.log() for server in self.servers)
 
     def wait_until_no_mail_is_sent(self) -> str:
-        """Wait until a worker says that the mail server takes no mail; return the reason it gives."""
+        """Wait until a worker says that the mail server takes no email; return the reason it gives."""
         until(lambda: NO_MAIL in self.log(), "a warning that no mail is being sent")
         return self.log().partition(NO_MAIL)[2].partition("\n")[0]
 
     def open_a_link(self) -> None:
-        """Open the newest link that was mailed, if one was; whatever is answered, no log may have it."""
-        link = books.link_in(self.mail)
+        """Open the newest link that was emailed, if one was; whatever is answered, no log may have it."""
+        link = accounting.link_in(self.mail)
         if link:
             server = self.people.server
             Browser(server).get(link)
             until(lambda: "/[redacted]" in server.log() or not server.log(), "the request in the log, without its key")
 
-    def mended(self) -> None:
-        """Say that the fault is over: from here on the time counts until all is well."""
-        self._mended_at = time.monotonic()
+    def repaired(self) -> None:
+        """Note that the fault is over: the recovery time counts from here."""
+        self._repaired_at = time.monotonic()
 
     def settle(self, timeout: float = PATIENCE) -> None:
-        """Wait until nothing waits; what is put off, to the end of a back-off or of a minute, is let off the wait."""
+        """Wait until the outbox is empty; rows that are deferred or retried later are made due at once."""
         until(self._is_settled, "an outbox in which nothing waits", timeout)
         self._well_at = time.monotonic()
 
     def check(self, fault: str, done: str, seen: str, *, copies: int = 0) -> None:
-        """Hold what must hold after every fault, and report the row.
+        """Assert what must be true after every fault, and report the row.
 
         Args:
             fault: its name in the table.
@@ -150,20 +150,20 @@ class FaultSite(Instance):
             copies: how many second copies are allowed: one for each kill, freeze or acknowledgement lost in a send.
         """
         answers = list(self.people.answers)
-        books.assert_answered_alike(answers, self.statuses)
-        ends = books.assert_accounted_for(answers, self.mail, self.tables)
+        accounting.assert_answered_alike(answers, self.statuses)
+        ends = accounting.assert_accounted_for(answers, self.mail, self.tables)
         unknown = sum(answer.status == 302 for answer in answers if not answer.known)
         for _ in range(4):  # two processes answer
-            books.assert_counted(ends, unknown, Browser(self.people.server).get("/metrics").text)
+            accounting.assert_counted(ends, unknown, Browser(self.people.server).get("/metrics").text)
         if self.right_clock:
-            books.assert_merged_into_mail(self.mail, self.tables)
-        more = books.assert_copies(self.mail, copies)
+            accounting.assert_merged_into_mail(self.mail, self.tables)
+        more = accounting.assert_copies(self.mail, copies)
         self.open_a_link()
-        books.assert_no_token(self.mail, self.servers)
+        accounting.assert_no_token(self.mail, self.servers)
         for server, processes in self.servers.items():
             assert set(server.processes()) == processes, f"{server} was restarted, or has ended:\n{server.log()}"
             assert not OUR_FAULT.search(server.log()), server.log()
-        books.assert_answered_soon(answers, self.soon)
+        accounting.assert_answered_soon(answers, self.soon)
         self._report(
             {
                 "fault": fault,
@@ -176,7 +176,7 @@ class FaultSite(Instance):
                 "merged": ends["merged"],
                 "expired": ends["expired"],
                 "refused": ends["refused"],
-                "well_after": f"{self._well_at - self._mended_at:.1f} s" if self._mended_at else "–",
+                "well_after": f"{self._well_at - self._repaired_at:.1f} s" if self._repaired_at else "–",
                 "seen": seen,
             }
         )
@@ -189,7 +189,7 @@ class FaultSite(Instance):
     def _is_settled(self) -> bool:
         if not self.tables.waiting():
             return True
-        if self.tables.all_is_put_off():
+        if self.tables.everything_is_deferred():
             if self.right_clock:
                 self.tables.assert_nothing_waits_too_long()
             self.tables.let_time_pass()

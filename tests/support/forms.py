@@ -1,6 +1,6 @@
-"""Every form that the site has, open in somebody's browser and filled in: what attacks on forms send, or alter.
+"""Every form of the site, open in a browser and filled in, as the attacks on forms need it.
 
-Decides what each form would change. It asserts nothing and never imports the application.
+It decides what each form would change. It asserts nothing and never imports the application.
 """
 
 from collections.abc import Callable
@@ -42,7 +42,7 @@ class Form:
         return self.person.post(self.path, fields, headers)
 
     def state(self) -> list[Row]:
-        """Return what it could change: the account, what happened to it, mail on its way, and who is signed in."""
+        """Return what it could change: the account, what happened to it, email on its way, and who is signed in."""
         site = self.person.site
         columns = "id, password_hash, stamp, is_active, last_login"
         account = site.query(f"SELECT {columns} FROM users WHERE email = ?", self.email)  # noqa: S608 (ours)

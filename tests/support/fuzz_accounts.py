@@ -1,6 +1,6 @@
-"""The people in whose names odd requests are sent, and what each of them holds: cookies, forms, links of every purpose.
+"""The accounts that random requests are sent for, and what each has: cookies, forms, links of every purpose.
 
-Decides who may do what to whom, since that is what the books hold requests to. What a request used up is made anew.
+It decides who may change what, which the checks of requests rely on. Whatever a request used up is created again.
 """
 
 from secrets import token_hex
@@ -59,7 +59,7 @@ class Cast:
         self.set_password("alice", self.passwords["alice"])
         browser = self.browsers["alice"] = self.site.person()
         browser.log_in(Account(self.known["alice"], self.passwords["alice"]))
-        assert browser.is_signed_in(), "Alice's password is not what the books say"
+        assert browser.is_signed_in(), "Alice's password is not the one that was set last"
         self._open_forms_of("alice")
 
     def open_a_link_of_bob(self) -> None:

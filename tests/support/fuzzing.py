@@ -1,6 +1,6 @@
-"""How much is tried: some hundreds of requests, the same ones each time, or as many as REQUESTS says, others each time.
+"""How much is tried: some hundreds of fixed requests, or as many random ones as REQUESTS says.
 
-A run of the second kind keeps what failed in `.hypothesis/`, and begins with it the next time.
+A random run stores what failed in `.hypothesis/` and starts with it the next time.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""An instance folder with its database, which a test reads beside the processes that use it."""
+"""An instance folder with its database, which a test reads and changes beside the processes that use it."""
 
 import subprocess
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""Mailed links as attackers treat them: taken apart, forged, and tried by every way there is.
+"""Emailed links as attackers treat them: taken apart, forged, and tried in every way.
 
-Decides what an attack on a link's page is and how a dead link is told from a live one. It never imports the
-application: how a link is signed is written down here once more, and a test holds the two together.
+It decides what an attack on a link's page is and how an invalid link is recognised. It never imports the application:
+how a link is signed is written again here, and a test compares the two.
 """
 
 import json
@@ -31,7 +31,7 @@ PAGES = {
 
 @dataclass(frozen=True)
 class Link:
-    """The three parts of a mailed link's path."""
+    """The three parts of an emailed link's path."""
 
     page: str
     uid: str
@@ -39,7 +39,7 @@ class Link:
 
     @classmethod
     def of(cls, link: str) -> Self:
-        """Take a mailed link apart."""
+        """Take an emailed link apart."""
         return cls(*path_of(link).strip("/").split("/"))
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""Where a test makes a process stand still: a database that nobody else may write to, and a COMMIT without an answer.
+"""Where a test stops a process: a database that nobody else may write to, and a COMMIT whose answer is missing.
 
-Decides how a moment of some microseconds, such as the one between the 250 and the commit, becomes long enough to hit.
+It makes moments of microseconds, such as the one between the 250 reply and the commit, long enough to hit.
 """
 
 import socket
@@ -25,7 +25,7 @@ INSERT, COMMITTED = b"INSERT INTO outbox", b"COMMIT\0"  # what goes over the lin
 
 
 @contextmanager
-def held(site: FaultSite, table: str = "outbox") -> Iterator[None]:
+def locked(site: FaultSite, table: str = "outbox") -> Iterator[None]:
     """Let nobody else write to a table (on SQLite: to any) as long as the block runs; everybody may read."""
     with site.tables.engine.connect() as connection:
         connection.exec_driver_sql(LOCK[connection.dialect.name].format(table))

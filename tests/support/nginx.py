@@ -1,7 +1,7 @@
-"""Real nginx with the project's own site file, and people who come to it over TLS from addresses of their own.
+"""Real nginx with the project's own site file, and visitors who come to it over TLS from different addresses.
 
-Decides what is exchanged in `deploy/nginx.conf` (names, ports, paths; every change must find its text) and what stands
-around it: a main file like Debian's, but logging more. It asserts nothing about pages.
+It decides what is replaced in `deploy/nginx.conf` (names, ports, paths; every replacement must find its text) and the
+main file around it, which is Debian's with more logging. It asserts nothing about pages.
 """
 
 import shutil

@@ -1,7 +1,7 @@
-"""Requests that nobody's browser would send, half of them nearly right: what hypothesis draws them from.
+"""Requests that no browser sends, half of them nearly right, for hypothesis to choose from.
 
-Decides what is drawn, and how it is written down as bytes. What differs from run to run (addresses, passwords, links,
-cookies) is drawn by its name, `«bob.token»`, and put in by whoever sends; so an example is the same in each run.
+It decides what can be chosen and how it is written as bytes. What differs between runs (addresses, passwords, links,
+cookies) is chosen by name, `«bob.token»`, and inserted by the sender, so an example is the same in each run.
 """
 
 import re

@@ -1,7 +1,7 @@
-"""Values that were trouble somewhere: paths, headers, addresses, texts.
+"""Values that caused errors somewhere: paths, headers, addresses, texts.
 
-Decides nothing but what there is. A name in `«»` stands for what differs from run to run. A password is in no value of
-a path, a query or a header: those are logged as they are.
+A name in `«»` stands for a value that differs between runs. No path, query or header contains a password, because those
+are logged unchanged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +53,7 @@ ODD_TEXTS = (
     "a\tb",
     "%00",
 )
-# Erin is never asked for in a way that a form may take: no mail may come to her.
+# Erin is never asked for in a way that a form may take: no email may come to her.
 ODD_ADDRESSES = (
     "«alice»,«erin»",
     "«alice»;«erin»",

@@ -1,6 +1,6 @@
-"""What people and mail do while a store is away, the same for all stores.
+"""What visitors and emails do while a store is unavailable, the same for all stores.
 
-Decides how long a worker may need after it: a lease, and the pause of one that failed again and again.
+It decides how long a worker may need afterwards: a lease, and the pause of a worker that failed repeatedly.
 """
 
 import time

@@ -24,11 +24,11 @@ from tests.support.smtp import SMTPServer
 LOGIN = ("mailer@example.com", "abcdefghijklmnop")
 SECURE = {"EMAIL_USE_TLS": "true", "EMAIL_USER": LOGIN[0], "EMAIL_PASS": LOGIN[1]}
 IMPLICIT = {"EMAIL_USE_SSL": "true", "EMAIL_USER": LOGIN[0], "EMAIL_PASS": LOGIN[1]}
-NOTICE = "password_changed"  # mailed to the row's own address, account or no account, and never throttled
+NOTICE = "password_changed"  # emailed to the row's own address, account or no account, and never throttled
 
 
 def app_for(make_app: MakeApp, server: SMTPServer | ScriptedServer, **settings: Any) -> Flask:
-    """Return an application that mails through the server; a relay without TLS and login unless told otherwise."""
+    """Return an application that emails through the server; a relay without TLS and login unless `settings` differ."""
     defaults = {
         "EMAIL_HOST": "localhost",
         "EMAIL_PORT": server.port,
@@ -110,6 +110,7 @@ def assert_uncharged(app: Flask, number: int = 1) -> None:
 @contextmanager
 def listening(app: Flask, hear: Callable[[str], None]):
     """Tell every SQL statement."""
+
     def before(_connection, _cursor, statement, _parameters, _context, _many):
         hear(statement)
 

@@ -1,4 +1,4 @@
-"""What tests read out of a page or an email: the CSRF token, the text, the links."""
+"""What tests read from a page or an email: the CSRF token, the text, the links."""
 
 import re
 from email.message import EmailMessage

@@ -1,6 +1,6 @@
-"""A real PostgreSQL server of a test's own, which can be stopped, killed and frozen without harm to others.
+"""A real PostgreSQL server for one test, which it can stop, kill and freeze without affecting others.
 
-Decides how it is made and run: from the programs of this machine, by a user who is not root, for loopback alone.
+It runs the programs of this machine as a user who is not root, for loopback only.
 """
 
 import os

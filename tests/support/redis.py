@@ -1,6 +1,6 @@
-"""Real Redis servers of a test's own, and servers that only pretend to be one.
+"""Real Redis servers for one test, and servers that only pretend to be Redis.
 
-Decides how they are started, frozen and stopped; it asserts nothing about the application and never imports it.
+It decides how they are started, frozen and stopped; it asserts nothing about the application and never imports it.
 """
 
 import os
@@ -92,7 +92,7 @@ class RedisServer:
 
 
 class FalseRedis:
-    """A server that takes connections and does with each what it is told.
+    """A server that accepts connections and calls a function with each.
 
     Args:
         answer: called with every connection, in a thread of its own.

@@ -1,6 +1,6 @@
-"""How a body is written, rightly and wrongly: its fields as bytes, and what says where it ends.
+"""How a request body is written, correctly and incorrectly: the encoding of its fields and its framing.
 
-Decides what each name of an encoding and of a framing stands for.
+It decides what each name of an encoding and of a framing stands for.
 """
 
 import json
@@ -16,7 +16,7 @@ def as_bytes(text: str) -> bytes:
 
 
 def cut(body: bytes) -> bytes:
-    """Return what a server takes of a body whose length was said too short."""
+    """Return what a server reads of a body whose stated length is too short."""
     return body[: max(0, len(body) - 9)]
 
 

@@ -1,8 +1,7 @@
-"""What may follow from a request, and whether it is what did follow.
+"""What may follow from a request, and whether it did.
 
-Decides after each request whether its answer, the log, every account and every session are as they may be, and at the
-end whether the mails, the log as a whole and the server's memory are. It asks the site from outside: over HTTP, by SQL,
-and what it printed.
+After each request it checks the answer, the log, every account and every session; at the end the emails, the complete
+log and the server's memory. It looks at the site from outside: over HTTP, by SQL, and in the log.
 """
 
 import re
@@ -47,8 +46,8 @@ class Row(NamedTuple):
     last_login: Any
 
 
-class Books:
-    """The books of one site and those who visit it.
+class RequestChecks:
+    """The checks of the requests to one site.
 
     Args:
         cast: the people, each with what they hold.
@@ -67,7 +66,7 @@ class Books:
         self._mails_before = len(self.site.mail_server.messages)
 
     def send(self, request: OddRequest) -> None:
-        """Send a request, and hold what follows from it to the books."""
+        """Send a request, and check what follows from it."""
         self.sent += 1
         answer = exchange(self.site.server.port, written(request, self.cast.known, self._address(request)))
         self._log_is_clean(self._printed_since())  # at once, or it would be taken for the next one's
@@ -113,7 +112,7 @@ class Books:
         assert told == [], printed
 
     def _nobody_else_is_signed_in(self, request: OddRequest, answer: Answer) -> None:
-        """Whoever is signed in after it was so before, or has just said a password."""
+        """A person who is signed in afterwards was so before, or has just sent a password."""
         cookies = [text.partition(";")[0] for text in answer.all("set-cookie")]
         if not cookies:
             return
@@ -174,7 +173,7 @@ class Books:
     # --- at the end
 
     def mails_were_asked_for(self) -> None:
-        """Each mail went to one address as it is stored, and to none more often than it was asked for."""
+        """Each email went to one address as it is stored, and to none more often than it was asked for."""
         until(self._all_mail_is_out, "an outbox where nothing waits")
         records = self.site.mail_server.messages[self._mails_before :]
         stored = {as_sent(address) for address in self._accounts()} - {self.cast.known["dora"], self.cast.known["erin"]}
@@ -190,7 +189,7 @@ class Books:
         assert came <= asked
 
     def no_secret_was_logged(self) -> None:
-        """Not one token of all mails that were sent is in the log, whole or its signature alone."""
+        """No token of any email that was sent is in the log, complete or only its signature."""
         texts = [record.message.as_string() for record in self.site.mail_server.messages]
         signatures = {token.partition(".")[2] for text in texts for token in TOKEN.findall(text.replace("=\n", ""))}
         assert len(signatures) > 5, "no tokens to look for"

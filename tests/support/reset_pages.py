@@ -21,7 +21,7 @@ SET_PASSWORD = "/password-reset-confirm/MQ/set-password"
 
 
 def custom(link: str) -> str:
-    """Return a mailed link as it would lead to the view that `mount` added."""
+    """Return an emailed link as it would lead to the view that `mount` added."""
     return link.replace("/password-reset-confirm/", "/custom/")
 
 

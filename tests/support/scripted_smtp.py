@@ -1,6 +1,6 @@
 """A real SMTP server on loopback that misbehaves by script.
 
-It decides what the server answers on the wire; it asserts nothing about the app and never imports it.
+It decides what the server answers; it asserts nothing about the application and never imports it.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ RST = Step("", then="reset")
 
 @dataclass
 class Mail:
-    """One mail that came to a ScriptedServer with its final dot.
+    """One email that came to a ScriptedServer with its final dot.
 
     Args:
         content: as it came, without the dots that SMTP adds.
-        kept: it was not refused (whether or not the client was told).
-        acknowledged: the client was told 250.
+        kept: the server did not reject it, whether or not the client received the reply.
+        acknowledged: the server sent 250 to the client.
         at: when it came, on the wall clock in seconds.
     """
 
@@ -96,13 +96,13 @@ class ScriptedServer(LoopbackServer):
     """An SMTP server that does at each stage what a table says, and the usual thing elsewhere.
 
     The stages are the commands (EHLO, STARTTLS, AUTH, MAIL, RCPT, DATA, QUIT, ...) and HANDSHAKE (before
-    TLS), CONNECT (the greeting), BODY (after the first line of a mail), DOT (after its last, when the mail is
+    TLS), CONNECT (the greeting), BODY (after the first line of an email), DOT (after its last, when the email is
     kept). A behaviour is a reply, a Step, or a list of them, one for each time the stage is reached, over
     all connections; the last one repeats. A reply may hold several lines; they leave in one packet. A 421
     closes the connection. Every login is accepted.
 
-    `received` holds the content of every mail that came with its final dot, `mails` also what became of it,
-    `fragments` what came of mails that were cut before it; `in_clear` the stages that were reached outside TLS.
+    `received` holds the content of every email that came with its final dot, `mails` also what became of it,
+    `fragments` what came of emails that were cut before it; `in_clear` the stages that were reached outside TLS.
     """
 
     def __init__(
@@ -299,7 +299,7 @@ class _Conversation:
                 raise _HangUp
 
     def _ignore(self) -> None:
-        """Say nothing more until the client gives up or the server stops."""
+        """Send nothing more until the client leaves or the server stops."""
         while self.sock.recv(65536):
             pass
         raise _HangUp

@@ -1,7 +1,7 @@
-"""Real server processes for the tests, and a person who visits them over HTTP.
+"""Real server processes for the tests, and a browser that visits them over HTTP.
 
-Decides how a process is started (a clean environment, a process group of its own) and that none outlives its test. It
-asserts nothing about pages and never imports the application.
+It decides how a process is started (a clean environment, a process group of its own) and that none outlives its test.
+It asserts nothing about pages and never imports the application.
 """
 
 import html
@@ -136,7 +136,7 @@ class Server(ABC):
         return [pid for pid, group in _running() if group == self.pid]
 
     def press_ctrl_c(self) -> None:
-        """Interrupt the whole group, as a terminal does."""
+        """Interrupt the process group, as a terminal does."""
         os.killpg(self.pid, signal.SIGINT)
 
     def terminate(self) -> None:

@@ -1,11 +1,10 @@
-"""A public site as its attackers see it: a real gunicorn, a real mail server behind it, and people who come over HTTP.
+"""A running site: a public one with gunicorn and a mail server, or a local one with `flask run`, and its visitors.
 
-Decides how a site is set up (PUBLIC_URL on loopback, one trusted proxy, so that each person has an address of their
-own) and how accounts come to be: by the forms and the mailed links. It asserts nothing else about pages, and never
-imports the application.
+It decides how a site is configured (PUBLIC_URL on loopback and one trusted proxy, so that each person has a network
+address of their own) and how accounts are created: by the forms and the emailed links. It asserts nothing else about
+pages, and never imports the application.
 """
 
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,17 +16,18 @@ from secrets import token_hex, token_urlsafe
 from typing import Any
 from urllib.parse import urlencode
 
-from tests.support.clock import PATIENCE, until
+from tests.support.clock import until
 from tests.support.databases import Database
 from tests.support.instance import Instance
 from tests.support.pages import csrf_token, links_in, path_of
 from tests.support.passwords import NEW_PASSWORD, PASSWORD
+from tests.support.raw_http import exchange_bytes
 from tests.support.servers import Browser, FlaskRun, Gunicorn, Page, Server
 from tests.support.smtp import Record, SMTPServer
 
 MakeSite = Callable[..., "Site"]
 
-# Seconds: where a machine stands still for longer than a lock is waited for, a mail comes after its lease.
+# Seconds: where a machine stands still for longer than a lock is waited for, an email comes after its lease.
 A_LEASE_AND_MORE = 75.0
 ORIGINAL = "original@example.com"
 COPY = """
@@ -83,7 +83,7 @@ class Person(Browser):
         return self.send("POST", path, headers or {}, urlencode(fields).encode())
 
     def choose(self, link: str, password: str = NEW_PASSWORD) -> Page:
-        """Follow a mailed link and send its form; stay at the answer."""
+        """Follow an emailed link and send its form; stay at the answer."""
         return self.submit(path_of(link), new_password1=password, new_password2=password)
 
     def post_raw(self, path: str, *head: str, **fields: str) -> int:
@@ -145,7 +145,7 @@ class Site(Instance):
         return self.server.log()
 
     def person(self, address: str | None = None, **headers: str) -> Person:
-        """Return somebody who was never here."""
+        """Return a person without cookies."""
         return Person(self, address, **headers)
 
     @cached_property
@@ -158,7 +158,7 @@ class Site(Instance):
         return self.register(f"{name}.{token_hex(4)}@{domain}", password)
 
     def register(self, email: str, password: str = PASSWORD) -> Account:
-        """Register an address by the form and the mailed link."""
+        """Register an address by the form and the emailed link."""
         owner = self.person()
         owner.submit("/register/", email=email)
         page = owner.choose(self.link_for(email), password)
@@ -166,18 +166,18 @@ class Site(Instance):
         return Account(email, password)
 
     def reset_link(self, account: Account) -> str:
-        """Ask for a reset and return the mailed link."""
+        """Ask for a reset and return the emailed link."""
         self.let_an_hour_pass()
         before = len(self.emails_to(account.email))
         self.person().ask_for_reset(account.email)
         return self.link_for(account.email, before + 1)
 
     def link_for(self, email: str, number: int = 1) -> str:
-        """Wait for an address's mail of this number, from 1, and return the first link in it."""
+        """Wait for an address's email of this number, from 1, and return the first link in it."""
         return links_in(self.wait_for_email(email, number))[0]
 
     def wait_for_email(self, email: str, number: int = 1) -> EmailMessage:
-        """Wait until so many mails have come to an address, and return the last of them."""
+        """Wait until so many emails have come to an address, and return the last of them."""
         come = f"{number} mails to an address"
         until(lambda: len(self.emails_to(email)) >= number, lambda: f"{come}; {self._state()}", A_LEASE_AND_MORE)
         return self.emails_to(email)[number - 1]
@@ -191,7 +191,7 @@ class Site(Instance):
         return [record.message for record in list(self.mail_server.messages) if record.rcpt_tos == [email]]
 
     def emails_caused_by(self, act: Callable[[], object]) -> list[Record]:
-        """Do something, wait until all is sent or given up, and return the mails that came meanwhile, to anybody."""
+        """Do something, wait until everything is sent or failed, and return the emails that were sent meanwhile."""
         before = len(self.mail_server.messages)
         act()
         waiting = "SELECT count(*) FROM outbox WHERE failed_at IS NULL"
@@ -216,10 +216,7 @@ class Site(Instance):
 
     def raw(self, request: bytes) -> bytes:
         """Send bytes as they are, and return all that comes back until the server hangs up."""
-        with socket.create_connection(("127.0.0.1", self.server.port), PATIENCE) as line:
-            line.sendall(request)
-            line.shutdown(socket.SHUT_WR)
-            return b"".join(iter(lambda: line.recv(65536), b""))
+        return exchange_bytes(self.server.port, request)
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""Real SMTP servers on loopback for the tests: a well-behaved one and one that misbehaves by script.
+"""A real SMTP server on loopback that behaves well, and the base of the one that does not (scripted_smtp.py).
 
-It decides what a server says and does on the wire; it asserts nothing about the app and never imports it.
-aiosmtpd's Controller is not used: it fails with a port chosen by the kernel (it connects to port 0), and that
-connection of its own would be counted.
+It decides what the server answers; it asserts nothing about the application and never imports it. aiosmtpd's
+Controller is not used: it fails with a port chosen by the kernel (it connects to port 0), and that connection would
+be counted.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HOST = "127.0.0.1"
 TEARDOWN_SECONDS = 5.0
 WRONG_LOGIN = "535 5.7.8 Username and Password not accepted"
 
-# aiosmtpd logs every line of every mail, links included. In the tests' own process that would look as if
+# aiosmtpd logs every line of every email, links included. In the tests' own process that would look as if
 # the app had logged them. (propagate = False is not enough: pytest's caplog listens there too.)
 logging.getLogger("mail.log").setLevel(logging.CRITICAL + 1)
 
@@ -103,7 +103,7 @@ def _bind(port: int) -> socket.socket:
 
 @dataclass(frozen=True)
 class Record:
-    """One mail as the server accepted it."""
+    """One email as the server accepted it."""
 
     mail_from: str
     rcpt_tos: list[str]
@@ -120,10 +120,10 @@ class Record:
 
 
 class SMTPServer(LoopbackServer):
-    """A well-behaved SMTP server that keeps the mail it accepts.
+    """A well-behaved SMTP server that keeps the email it accepts.
 
     With `tls_context` it offers STARTTLS, or with `implicit_tls` too it speaks TLS from the first byte.
-    With `auth` it refuses mail before a login, and offers the login only inside TLS.
+    With `auth` it refuses email before a login, and offers the login only inside TLS.
     The `*_reply` options are attributes as well, read anew at each command; a callable is called in the
     server's thread, and None from it means the usual answer. `latency` is waited before every reply.
     `extensions` are named in the answer to EHLO, beside aiosmtpd's own.
@@ -166,7 +166,7 @@ class SMTPServer(LoopbackServer):
             return list(self.messages)
 
     def record(self, message: Record) -> None:
-        """Keep an accepted mail and wake whoever waits for it."""
+        """Keep an accepted email and wake the tests that wait for it."""
         with self._arrived:
             self.messages.append(message)
             self._arrived.notify_all()

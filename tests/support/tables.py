@@ -1,6 +1,6 @@
-"""What the application has written, read from outside beside the processes that use it, on either engine.
+"""The application's tables, read beside the processes that use them, on either engine.
 
-Decides what a test may change behind their backs: it adds accounts, and lets time pass.
+It also decides what a test may change there: it adds accounts and makes waiting rows due.
 """
 
 from collections.abc import Sequence
@@ -78,22 +78,22 @@ class Tables:
         """Return the application's own counters of one kind of mail."""
         return {row.name: row.value for row in self.run(select(counters).where(counters.c.kind == kind))}
 
-    def all_is_put_off(self) -> bool:
+    def everything_is_deferred(self) -> bool:
         """Whether everything that waits is left alone until later: nothing is due, nothing under a lease."""
         return all(not row.leased and row.run_after > datetime.now(UTC) for row in self.waiting())
 
     def assert_nothing_waits_too_long(self) -> None:
-        """What is put off waits for no more than its account's minute, or the back-off that it was charged with."""
+        """A deferred row waits no longer than the cooldown, or than the retry time that it was charged with."""
         for row in self.waiting():
             longest = timedelta(seconds=max(60, 15 * 2**row.attempts))
             left = row.run_after - datetime.now(UTC)
             assert row.leased or left <= longest, f"row {row.id}, tried {row.attempts} times, waits for {left}"
 
     def let_time_pass(self) -> None:
-        """Make due what was put off or backed off, as if the time had passed; leases stay."""
-        put_off = outbox.c.run_after.is_not(None), outbox.c.leased.is_(False)
+        """Make deferred and retried rows due, as if the time had passed; leases stay."""
+        deferred = outbox.c.run_after.is_not(None), outbox.c.leased.is_(False)
         self.run(update(users).values(mailed_at=None))
-        self.run(update(outbox).where(*put_off).values(run_after=outbox.c.created_at))
+        self.run(update(outbox).where(*deferred).values(run_after=outbox.c.created_at))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The test servers do what they say, seen by the standard library's own client."""
+"""The test servers behave as described, as the standard library's client sees them."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_refused_login(authority: Authority, forced: str | None, code: bytes) 
     assert server.logins == 0 and server.login_attempts == 2  # smtplib tries PLAIN, then LOGIN
 
 
-def test_mail_before_login_is_refused(authority: Authority) -> None:
+def test_email_before_login_is_refused(authority: Authority) -> None:
     with SMTPServer(tls_context=authority.good, auth=LOGIN) as server:
         with pytest.raises(smtplib.SMTPSenderRefused, match="530"):
             send(server)
@@ -231,7 +231,7 @@ def test_an_endless_drip_never_lets_go() -> None:
     assert came.startswith(b"220-wait\r\n220-wait\r\n")
 
 
-def test_cut_after_the_dot_records_the_mail() -> None:
+def test_cut_after_the_dot_records_the_email() -> None:
     with ScriptedServer({"DOT": [CLOSE, USUAL]}) as server:
         with pytest.raises(smtplib.SMTPServerDisconnected):
             send(server)

@@ -1,6 +1,6 @@
-"""People who ask for a reset while something is broken, and what they were answered.
+"""Visitors who request a reset while something is broken, and the answers they get.
 
-Decides how a request is made and measured: the POST of the form alone, in a browser that has just opened the page.
+It decides how a request is made and measured: only the POST of the form, in a browser that has just opened the page.
 """
 
 import itertools
@@ -38,11 +38,11 @@ class Answer:
 
 
 class People:
-    """Everybody who visits one server. Several threads may ask at once.
+    """The visitors of one server. Several threads may ask at once.
 
     Args:
         server: whom they ask.
-        known: addresses that have an account, used in turn.
+        known: addresses that have an account, used one after the other.
     """
 
     def __init__(self, server: Server, known: list[str]) -> None:
@@ -52,7 +52,7 @@ class People:
         self._numbers = itertools.count()
 
     def ask(self, pairs: int = 1, *, again: int = 0) -> list[str]:
-        """Ask for an address with an account, and for one without, in turn.
+        """Request a reset for an address with an account and for one without, alternately.
 
         Args:
             pairs: how many of both, each address a new one.

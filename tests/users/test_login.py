@@ -1,4 +1,4 @@
-"""Logging in: one message for whatever is wrong, and a session of its own."""
+"""Logging in: one message for every error, and a session of its own."""
 
 import threading
 import unicodedata
@@ -118,7 +118,7 @@ def test_the_unusable_marker_is_no_password(app: Flask) -> None:
 @pytest.mark.parametrize(
     "near", [PASSWORD.upper(), PASSWORD + " ", " " + PASSWORD, PASSWORD[:-1], PASSWORD + "\0", PASSWORD + "x"]
 )
-def test_a_password_is_compared_whole(alice: int, visitor: Visitor, near: str) -> None:
+def test_every_character_of_a_password_counts(alice: int, visitor: Visitor, near: str) -> None:
     visitor.log_in(password=near)
     assert not visitor.is_signed_in()
 

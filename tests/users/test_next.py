@@ -1,4 +1,4 @@
-"""`next`: after a login one goes on within this site, whatever a link says."""
+"""`next`: after a login the browser stays on this site, whatever the link contains."""
 
 from urllib.parse import quote
 

@@ -1,4 +1,4 @@
-"""Changing the password: who asks must know the old one, stays logged in here, and is told by mail."""
+"""Changing the password needs the old one, keeps this session, and notifies the owner by email."""
 
 from urllib.parse import quote
 
@@ -85,7 +85,7 @@ def test_a_link_under_way_dies(app: Flask, member: Visitor, inbox: Inbox) -> Non
     assert "no longer valid" in Visitor(app).open_link(link).text
 
 
-def test_the_owner_is_told_by_mail(member: Visitor, inbox: Inbox) -> None:
+def test_the_owner_is_notified_by_email(member: Visitor, inbox: Inbox) -> None:
     change(member)
     mail = inbox.deliver_one()
     assert mail["To"] == "alice@example.com"

@@ -1,4 +1,4 @@
-"""Registration: an address goes in, the same page comes out, and the mail tells the rest."""
+"""Registration: every address gets the same page, and the email contains the rest."""
 
 import pytest
 from flask import Flask
@@ -56,13 +56,13 @@ def test_the_done_page_sends_again(visitor: Visitor, inbox: Inbox) -> None:
     assert inbox.waiting() == 2
 
 
-def test_no_account_exists_before_the_mail_is_written(app: Flask, visitor: Visitor) -> None:
+def test_no_account_exists_before_the_email_is_written(app: Flask, visitor: Visitor) -> None:
     register(visitor, "new@example.com")
     with app.app_context():
         assert accounts.find("new@example.com") is None
 
 
-def test_a_new_address_is_mailed_a_link_that_makes_an_account(app: Flask, visitor: Visitor, inbox: Inbox) -> None:
+def test_a_new_address_is_emailed_a_link_that_makes_an_account(app: Flask, visitor: Visitor, inbox: Inbox) -> None:
     register(visitor, "new@example.com")
     mail = inbox.deliver_one()
     assert mail["To"] == "new@example.com"
@@ -77,7 +77,7 @@ def test_the_link_is_no_use_twice(visitor: Visitor, inbox: Inbox) -> None:
     assert "no longer valid" in visitor.open_link(link).text
 
 
-def test_an_account_that_never_chose_a_password_is_mailed_the_link_again(visitor: Visitor, inbox: Inbox) -> None:
+def test_an_account_that_never_chose_a_password_is_emailed_the_link_again(visitor: Visitor, inbox: Inbox) -> None:
     register(visitor, "new@example.com")
     first = link_in(inbox.deliver_one())
     inbox.let_a_minute_pass()
@@ -89,7 +89,9 @@ def test_an_account_that_never_chose_a_password_is_mailed_the_link_again(visitor
     ]
 
 
-def test_a_known_address_is_told_so_by_mail_with_a_way_to_the_reset(alice: int, visitor: Visitor, inbox: Inbox) -> None:
+def test_the_owner_of_a_known_address_gets_an_email_with_a_link_to_the_reset(
+    alice: int, visitor: Visitor, inbox: Inbox
+) -> None:
     register(visitor, "ALICE@EXAMPLE.COM")
     mail = inbox.deliver_one()
     assert mail["To"] == "alice@example.com"
@@ -103,7 +105,7 @@ def test_registering_a_known_address_changes_nothing(app: Flask, alice: int, inb
     assert Visitor(app).log_in(password=PASSWORD).location == "/account/"
 
 
-def test_a_deactivated_account_is_mailed_nothing(app: Flask, alice: int, visitor: Visitor, inbox: Inbox) -> None:
+def test_a_deactivated_account_is_emailed_nothing(app: Flask, alice: int, visitor: Visitor, inbox: Inbox) -> None:
     with app.app_context():
         accounts.set_active(accounts.find_by_id(alice), active=False)
         db.session.commit()

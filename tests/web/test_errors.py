@@ -1,4 +1,4 @@
-"""When something is wrong: the database is out of reach, or a view breaks."""
+"""Error pages: the database is out of reach, or a view fails."""
 
 from collections.abc import Callable
 from typing import Any

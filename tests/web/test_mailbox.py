@@ -1,4 +1,4 @@
-"""The mail kept on this machine: where it lies, who sees it, and that it can do nothing."""
+"""The local mailbox: where it is stored, who sees it, and that an email in it can do nothing."""
 
 import logging
 import os
@@ -32,7 +32,7 @@ def age(folder: Path, identity: str, seconds: int) -> None:
 
 
 def keep_one(app: Flask, address: str = "alice@example.com") -> str:
-    """Deliver a mail and return its name in the mailbox."""
+    """Deliver an email and return its name in the mailbox."""
     before = set(kept_ids(app))
     ask(app, address)
     deliver(app)
@@ -40,14 +40,14 @@ def keep_one(app: Flask, address: str = "alice@example.com") -> str:
     return new
 
 
-def test_a_mail_is_kept_as_a_file_only_its_owner_reads(app: Flask, folder: Path) -> None:
+def test_an_email_is_kept_as_a_file_only_its_owner_reads(app: Flask, folder: Path) -> None:
     identity = keep_one(app)
     assert [path.name for path in folder.iterdir()] == [f"{identity}.eml"]
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / f"{identity}.eml").stat().st_mode) == 0o600
 
 
-def test_mails_are_listed_newest_first(app: Flask, folder: Path) -> None:
+def test_emails_are_listed_newest_first(app: Flask, folder: Path) -> None:
     for number, name in enumerate(["middle", "newest", "oldest"]):
         age(folder, keep_one(app, f"{name}@example.com"), seconds=[20, 10, 30][number])
     page = app.test_client().get("/mailbox/").text
@@ -84,7 +84,7 @@ def test_an_empty_mailbox_says_what_to_do(app: Flask) -> None:
     assert "No mail yet" in page.text
 
 
-def test_a_mail_is_shown_with_its_subject_address_and_link(app: Flask, inbox: Inbox, alice: int) -> None:
+def test_an_email_is_shown_with_its_subject_address_and_link(app: Flask, inbox: Inbox, alice: int) -> None:
     ask(app, kind="password_reset")
     link = link_in(inbox.deliver_one())
     [identity] = kept_ids(app)
@@ -114,7 +114,7 @@ def test_the_html_page_lets_nothing_run_and_nobody_else_frame_it(app: Flask) -> 
     assert response.headers["X-Content-Type-Options"] == "nosniff"
 
 
-def test_a_link_in_the_frame_opens_in_the_whole_window(app: Flask) -> None:
+def test_a_link_in_the_frame_opens_in_the_full_window(app: Flask) -> None:
     page = app.test_client().get(f"/mailbox/{keep_one(app)}/html").text
     assert page.startswith('<!doctype html><base target="_top">')
     assert 'href="http://127.0.0.1:5000/password-reset/"' in page
@@ -152,7 +152,7 @@ def test_no_name_leads_out_of_the_folder(identity: str, ending: str, app: Flask,
     assert response.status_code == 404
 
 
-def test_a_name_with_a_zero_byte_is_no_mail(app: Flask) -> None:
+def test_a_name_with_a_zero_byte_is_no_email(app: Flask) -> None:
     with app.app_context():
         assert kept_email("a\x00b") is None
 
@@ -188,7 +188,7 @@ def test_with_a_mail_server_there_is_no_mailbox(path: str, app: Flask, make_app:
     assert with_server.test_client().get(path).status_code == 404
 
 
-def test_with_a_mail_server_no_mail_is_kept(make_app: MakeApp) -> None:
+def test_with_a_mail_server_no_email_is_kept(make_app: MakeApp) -> None:
     with SMTPServer() as server:
         app = make_app(EMAIL_HOST="localhost", EMAIL_PORT=server.port, EMAIL_FROM="accounts@example.com")
         ask(app)
@@ -226,7 +226,7 @@ def test_a_hostile_text_part_is_text(app: Flask) -> None:
     assert "a&b'c" not in page
 
 
-def test_a_mail_to_an_international_address_is_readable(make_app: MakeApp) -> None:
+def test_an_email_to_an_international_address_is_readable(make_app: MakeApp) -> None:
     app = make_app(SITE_NAME="Bücherei Łódź")
     add_user(app, "josé@bücher.example", None)
     ask(app, "josé@bücher.example", "password_reset")

@@ -156,7 +156,7 @@ def test_a_redirect_to_the_slash_takes_nothing_from_the_request(make_app: MakeAp
     assert (answer.status_code, answer.location) == (308, "/login/")
 
 
-def test_a_redirect_to_another_site_that_the_team_names_stays_whole(make_app: MakeApp) -> None:
+def test_a_redirect_to_another_site_that_the_team_names_stays_unchanged(make_app: MakeApp) -> None:
     app = make_app()
     app.add_url_rule("/away/", view_func=lambda: redirect("https://www.example.com/welcome"))
     assert app.test_client().get("/away/").location == "https://www.example.com/welcome"

@@ -29,7 +29,7 @@ def test_the_confirm_page_is_limited_too(visitor: Visitor) -> None:
     assert statuses(visitor, "/password-reset-confirm/MQ/set-password", 31) == [200] * 30 + [429]
 
 
-def test_a_limited_visitor_is_told_when_to_come_back(visitor: Visitor, time_machine: Any) -> None:
+def test_a_limited_visitor_sees_when_to_try_again(visitor: Visitor, time_machine: Any) -> None:
     time_machine.move_to("2031-03-01T12:00:00.5Z", tick=False)
     statuses(visitor, "/password-reset/", 20)
     page = visitor.client.post("/password-reset/", data={"csrf_token": csrf_token(visitor.get("/login/"))})
@@ -37,7 +37,7 @@ def test_a_limited_visitor_is_told_when_to_come_back(visitor: Visitor, time_mach
     assert "Try again in 1 minute." in page.text
 
 
-def test_the_wait_gets_shorter_and_is_told_in_words(visitor: Visitor, time_machine: Any) -> None:
+def test_the_remaining_wait_is_shown_in_words(visitor: Visitor, time_machine: Any) -> None:
     time_machine.move_to("2031-03-01T12:00:00.5Z", tick=False)
     statuses(visitor, "/password-reset/", 20)
     time_machine.shift(18)

@@ -1,4 +1,4 @@
-"""What a server, a stranger or a race must not be able to do to the queue."""
+"""Mail servers, strangers and races that must not lose, repeat or block emails in the queue."""
 
 import socket
 import time
@@ -33,8 +33,8 @@ RESET, REGISTER = "password_reset", "register"
 ALICE, BOB = "alice@example.com", "bob@example.com"
 
 
-def test_a_server_that_never_acknowledges_can_not_be_made_to_mail_without_end(make_app: MakeApp) -> None:
-    """Whether a mail arrived whose answer is missing, nobody knows: it counts as sent."""
+def test_a_server_that_never_acknowledges_can_not_be_made_to_email_without_end(make_app: MakeApp) -> None:
+    """Whether an email arrived whose answer is missing, nobody knows: it counts as sent."""
     with ScriptedServer({"DOT": CLOSE}) as server:
         app = app_for(make_app, server)
         alice = add_user(app, ALICE, PASSWORD)
@@ -51,7 +51,7 @@ def test_a_server_that_never_acknowledges_can_not_be_made_to_mail_without_end(ma
     [Step("25", then="cut"), Step("5", then="cut"), "no reply of SMTP", "99 Taken", "600 Taken"],
     ids=["cut 25", "cut 5", "text", "99", "600"],
 )
-def test_an_answer_that_is_none_leaves_the_mail_unsure_and_the_line_unused(answer, make_app: MakeApp) -> None:
+def test_an_answer_that_is_none_leaves_the_email_unsure_and_the_line_unused(answer, make_app: MakeApp) -> None:
     """It may have been a 250, and what comes after it would answer other questions."""
     with ScriptedServer({"DOT": [answer, USUAL]}) as server:
         app = app_for(make_app, server)
@@ -64,7 +64,7 @@ def test_an_answer_that_is_none_leaves_the_mail_unsure_and_the_line_unused(answe
     assert [(row.attempts, row.failure) for row in rows(app)] == [(1, "the mail server's answer made no sense")]
 
 
-def test_a_connection_that_is_reset_is_said_in_plain_words(make_app: MakeApp) -> None:
+def test_a_connection_that_is_reset_is_explained_in_plain_words(make_app: MakeApp) -> None:
     """It shows in reading or in writing, as it happens."""
     with ScriptedServer({"CONNECT": RST}) as server:
         app = app_for(make_app, server)
@@ -73,7 +73,7 @@ def test_a_connection_that_is_reset_is_said_in_plain_words(make_app: MakeApp) ->
     assert explain(ConnectionResetError(104, "Connection reset by peer")) == "the mail server closed the connection"
 
 
-def test_a_mail_that_was_surely_not_taken_gives_the_turn_back(make_app: MakeApp) -> None:
+def test_an_email_that_was_certainly_not_accepted_releases_the_cooldown_slot(make_app: MakeApp) -> None:
     with ScriptedServer({"DATA": CLOSE}) as server:
         app = app_for(make_app, server)
         alice = add_user(app, ALICE, PASSWORD)
@@ -98,7 +98,9 @@ def test_strangers_who_register_an_address_do_not_use_up_its_owners_resets(app: 
 
 
 @pytest.mark.parametrize("misbehaviour", [CLOSE, SILENT], ids=["hangs_up", "silent"])
-def test_a_mail_with_a_sender_of_its_own_that_the_server_dies_of_blocks_nobody(misbehaviour, make_app: MakeApp) -> None:
+def test_an_email_with_a_sender_of_its_own_that_the_server_dies_of_blocks_nobody(
+    misbehaviour, make_app: MakeApp
+) -> None:
     with ScriptedServer({"MAIL": [misbehaviour, "250 OK"]}) as server:
         app = app_for(make_app, server)
         ask(app, ALICE, from_email="odd@example.net")
@@ -123,7 +125,7 @@ def test_a_request_that_merges_into_an_expiring_row_saves_it(app: Flask, inbox: 
     assert len(inbox.emails()) == 1
 
 
-def test_a_request_does_not_merge_into_a_mail_that_is_being_sent(app: Flask) -> None:
+def test_a_request_does_not_merge_into_an_email_that_is_being_sent(app: Flask) -> None:
     """Its link may be dead by then: the account changed between writing it and the new request."""
     add_user(app, ALICE, PASSWORD)
     ask(app, ALICE, RESET)
@@ -136,7 +138,7 @@ def test_a_request_does_not_merge_into_a_mail_that_is_being_sent(app: Flask) -> 
     assert len(rows(app)) == 2
 
 
-def test_a_row_whose_lease_ran_out_is_given_back_when_it_is_put_off(app: Flask) -> None:
+def test_a_row_whose_lease_ran_out_is_released_when_it_is_deferred(app: Flask) -> None:
     ask(app, ALICE, RESET)
     with app.app_context():
         row = outbox.claim()
@@ -146,7 +148,7 @@ def test_a_row_whose_lease_ran_out_is_given_back_when_it_is_put_off(app: Flask) 
     assert not rows(app)[0].leased
 
 
-def test_an_account_deleted_during_the_send_leaves_no_second_mail(make_app: MakeApp, monkeypatch) -> None:
+def test_an_account_deleted_during_the_send_leaves_no_second_email(make_app: MakeApp, monkeypatch) -> None:
     with SMTPServer() as server:
         app = app_for(make_app, server)
         add_user(app, ALICE, PASSWORD)
@@ -166,7 +168,7 @@ def test_an_account_deleted_during_the_send_leaves_no_second_mail(make_app: Make
     assert rows(app) == []
 
 
-def test_a_template_that_fails_like_a_database_is_given_up(app: Flask, inbox: Inbox, monkeypatch) -> None:
+def test_a_row_whose_template_raises_a_database_error_fails(app: Flask, inbox: Inbox, monkeypatch) -> None:
     from sqlalchemy.orm.exc import DetachedInstanceError
 
     def fail(_row, _letter):
@@ -178,7 +180,7 @@ def test_a_template_that_fails_like_a_database_is_given_up(app: Flask, inbox: In
     assert [row.failure for row in rows(app)] == ["the email could not be written (DetachedInstanceError)"]
 
 
-def test_a_mailbox_that_can_not_be_written_loses_no_mail(app: Flask, inbox: Inbox) -> None:
+def test_a_mailbox_that_can_not_be_written_loses_no_email(app: Flask, inbox: Inbox) -> None:
     add_user(app, ALICE, PASSWORD)
     ask(app, ALICE, RESET)
     folder = Path(app.instance_path) / "mailbox"
@@ -208,7 +210,7 @@ def test_an_account_whose_link_was_printed_is_not_purged(app: Flask) -> None:
             assert accounts.purge_unfinished() == 0
 
 
-def test_what_expired_is_counted_and_told_to_the_owner(app: Flask, inbox: Inbox) -> None:
+def test_what_expired_is_counted_and_recorded_for_the_owner(app: Flask, inbox: Inbox) -> None:
     with time_machine.travel("2030-01-01T12:00:00Z", tick=False) as clock:
         alice = add_user(app, ALICE, PASSWORD)
         ask(app, ALICE, RESET)
@@ -218,11 +220,11 @@ def test_what_expired_is_counted_and_told_to_the_owner(app: Flask, inbox: Inbox)
     assert "expired           1\n" in app.test_cli_runner().invoke(args=["outbox", "status"]).output
 
 
-# --- what a sent mail may not bring
+# --- what a sent email may not bring
 
 
 def test_requests_for_a_mailbox_that_was_full_merge_when_it_is_not(make_app: MakeApp) -> None:
-    """They failed one by one, uncharged to the account's turn, and are not to be mailed one by one."""
+    """They failed one by one and released the cooldown slot, and must not be emailed one by one."""
     with SMTPServer(rcpt_reply=in_turn(*["452 4.2.2 Mailbox full"] * 8)) as server:
         app = app_for(make_app, server)
         add_user(app, ALICE, PASSWORD)
@@ -233,13 +235,13 @@ def test_requests_for_a_mailbox_that_was_full_merge_when_it_is_not(make_app: Mak
         for _ in range(3):
             wait_over(app)
             deliver(app)
-        assert (len(server.messages), len(rows(app))) == (1, 1)  # and one for the account's next turn
+        assert (len(server.messages), len(rows(app))) == (1, 1)  # and one waits for the next cooldown slot
 
 
 def test_events_that_can_not_be_written_bring_no_second_copy(
     make_app: MakeApp, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as after a restore that forgot a right: without an end to it, a mail a minute."""
+    """Such as after a restore that forgot a right: without an end to it, an email a minute."""
     monkeypatch.setattr(queue, "_record", failing_with_an_account(queue._record))
     with SMTPServer() as server:
         app = app_for(make_app, server, OUTBOX_LEASE_SECONDS="1.1", EMAIL_DEADLINE="1", EMAIL_TIMEOUT="1")
@@ -251,7 +253,7 @@ def test_events_that_can_not_be_written_bring_no_second_copy(
 
 
 def test_an_answer_to_the_commit_that_is_lost_leaves_one_event(make_app: MakeApp, monkeypatch) -> None:
-    """Or a mail would count twice among the five an hour."""
+    """Or an email would count twice among the five an hour."""
     settle, lost = outbox.settle, in_turn("lost")
 
     def settle_and_lose_the_answer(*arguments) -> None:
@@ -298,7 +300,7 @@ def test_a_database_that_is_away_for_longer_than_a_lease_brings_no_second_copy(
 
 
 @pytest.mark.parametrize("reply", ["251 2.0.0 Taken", "200 Taken"])
-def test_every_yes_to_a_mail_is_a_yes(reply: str, make_app: MakeApp) -> None:
+def test_every_yes_to_an_email_is_a_yes(reply: str, make_app: MakeApp) -> None:
     with ScriptedServer({"DOT": reply}) as server:
         app = app_for(make_app, server)
         ask(app)
@@ -317,10 +319,10 @@ def test_an_answer_without_end_is_no_refusal(make_app: MakeApp) -> None:
     ]
 
 
-# --- what is the server's failure, also where a mail has a sender of its own
+# --- what is the server's failure, also where an email has a sender of its own
 
 
-def test_a_server_that_hangs_up_at_ehlo_charges_no_mail(make_app: MakeApp) -> None:
+def test_a_server_that_hangs_up_at_ehlo_charges_no_email(make_app: MakeApp) -> None:
     with ScriptedServer({"EHLO": [CLOSE, CLOSE, USUAL]}) as server:
         app = app_for(make_app, server)
         ask(app, from_email="elsewhere@example.com")
@@ -330,7 +332,7 @@ def test_a_server_that_hangs_up_at_ehlo_charges_no_mail(make_app: MakeApp) -> No
         assert deliver(app) == (1, None)
 
 
-def test_an_idle_line_that_was_closed_charges_no_mail(make_app: MakeApp) -> None:
+def test_an_idle_line_that_was_closed_charges_no_email(make_app: MakeApp) -> None:
     with ScriptedServer({"MAIL": [USUAL, CLOSE, USUAL]}) as server:
         app = app_for(make_app, server)
         ask(app)
@@ -356,7 +358,7 @@ def deaf() -> Iterator[int]:
         yield port
 
 
-def test_a_machine_that_does_not_answer_is_given_up_in_time(make_app: MakeApp) -> None:
+def test_a_machine_that_does_not_answer_is_abandoned_in_time(make_app: MakeApp) -> None:
     with deaf() as port:
         app = make_app(EMAIL_HOST="localhost", EMAIL_PORT=port, EMAIL_FROM="accounts@example.com", EMAIL_TIMEOUT="0.5")
         ask(app)
@@ -367,7 +369,7 @@ def test_a_machine_that_does_not_answer_is_given_up_in_time(make_app: MakeApp) -
     assert [row.attempts for row in rows(app)] == [0]
 
 
-def test_many_addresses_of_a_server_that_does_not_answer_are_given_up_at_the_deadline(
+def test_many_addresses_of_a_server_that_does_not_answer_are_abandoned_at_the_deadline(
     make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = socket.getaddrinfo
