@@ -245,7 +245,7 @@ def test_authentication_runs_the_same_statements_for_known_and_unknown(app: Flas
         db.session.commit()
         event.remove(db.engine, "before_cursor_execute", note)
     first, *others = seen.values()
-    assert len(first) == 3  # the try is counted, the account looked up, the failure noted
+    assert len(first) == 4  # the row of failures is locked and counted, the account looked up, the event recorded
     assert others == [first, first]
 
 
