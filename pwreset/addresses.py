@@ -34,8 +34,7 @@ def normalize(text: str) -> str:
     except EmailNotValidError as error:
         raise AddressError(str(error)) from None
     if "." not in address.domain and address.domain != "localhost":
-        msg = "Enter the whole address, such as name@example.com."
-        raise AddressError(msg)
+        raise AddressError("Enter the whole address, such as name@example.com.")
     if len(address.normalized) > MAXIMUM_LENGTH or len(email_key(address.normalized)) > MAXIMUM_KEY:
         raise AddressError(TOO_LONG)  # some Unicode characters casefold to several
     return address.normalized
@@ -44,11 +43,9 @@ def normalize(text: str) -> str:
 def _refuse_at_once(text: str) -> None:
     """Refuse texts that must not reach the parser."""
     if "\ufffd" in text:  # what a decoder writes for bytes that are not text
-        msg = "Enter the address without unreadable characters."
-        raise AddressError(msg)
+        raise AddressError("Enter the address without unreadable characters.")
     if "=?" in text:  # RFC 2047: a program that reads the To field would decode the word, and find other addresses
-        msg = "An email address can't have the characters =? after one another."
-        raise AddressError(msg)
+        raise AddressError("An email address can't have the characters =? after one another.")
     if len(text) > MAXIMUM_LENGTH:
         raise AddressError(TOO_LONG)
 

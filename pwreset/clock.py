@@ -38,8 +38,7 @@ class UTCDateTime(TypeDecorator[datetime]):
             ValueError: the time has no zone, so it could be off by hours.
         """
         if value is not None and value.tzinfo is None:
-            msg = "a time needs a time zone"
-            raise ValueError(msg)
+            raise ValueError("a time needs a time zone")
         return value and value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:

@@ -91,11 +91,10 @@ def check_version_table(connection: Connection) -> set[str]:
     """
     present = set(MigrationContext.configure(connection).get_current_heads())
     if present and not all(inspect(connection).has_table(table) for table in FIRST_TABLES):
-        msg = (
+        raise SchemaError(
             "The table alembic_version in this database belongs to another application. Set DATABASE_URL to a database"
             " of its own for pwreset."
         )
-        raise SchemaError(msg)
     return present
 
 

@@ -85,10 +85,8 @@ def is_throttled(failures: int) -> bool:
     return failures > int(current_app.config["LOGIN_FREE_FAILURES"])
 
 
-def wait_after(failures: int) -> timedelta:
-    """Return how long a network has to wait after this many failures in a row."""
-    if not is_throttled(failures):
-        return timedelta()
+def _wait_after(failures: int) -> timedelta:
+    """Return how long a network has to wait after more failures in a row than are free."""
     doublings = min(failures - current_app.config["LOGIN_FREE_FAILURES"] - 1, 20)
     return min(timedelta(seconds=current_app.config["LOGIN_FIRST_WAIT"] * 2**doublings), _longest_wait())
 
@@ -128,5 +126,5 @@ def _add_failure(row: LoginFailures, now: datetime) -> int:
     row.failures = failures = 1 if row.failed_at < now - RETENTION else row.failures + 1
     row.failed_at = now
     # NULL rather than `now` if there is no wait, because another machine's clock may be slightly behind.
-    row.wait_until = now + wait_after(failures) if is_throttled(failures) else None
+    row.wait_until = now + _wait_after(failures) if is_throttled(failures) else None
     return failures

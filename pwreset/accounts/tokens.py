@@ -6,14 +6,13 @@ outlive what an attacker does first. A token must never reach a database, a log,
 Django's counterpart: `django/contrib/auth/tokens.py`.
 """
 
-import base64
-import binascii
 import json
 from collections.abc import Sequence
 from hashlib import sha256
 
 from flask import current_app
-from itsdangerous import BadSignature, SignatureExpired, TimestampSigner
+from itsdangerous import BadData, BadSignature, SignatureExpired, TimestampSigner
+from itsdangerous.encoding import base64_decode, base64_encode
 
 from pwreset.accounts.service import find_by_id
 from pwreset.clock import utcnow
@@ -67,14 +66,6 @@ class PasswordResetTokenGenerator:
         except TokenError:
             return False
         return True
-
-    def has_expired(self, user: User | None, token: str | None) -> bool:
-        """Whether only the token's age keeps it from opening the page."""
-        try:
-            self.verify(user, token)
-        except TokenError as error:
-            return isinstance(error, TokenExpired)
-        return False
 
     def verify(self, user: User | None, token: str | None) -> User:
         """Return the user if the token opens the page now.
@@ -142,42 +133,36 @@ def check_link(uidb64: str, token: str, purposes: Sequence[str]) -> tuple[User, 
     """
     user_id = decode_uid(uidb64)
     user = find_by_id(user_id) if user_id else None
-    if user is None or not user.is_active:
-        raise TokenInvalid
+    failure: TokenError = TokenInvalid()
     for purpose in purposes:
-        if token_generator(purpose).check_token(user, token):
-            return user, purpose
-    raise TokenExpired if any(token_generator(name).has_expired(user, token) for name in purposes) else TokenInvalid
+        try:
+            return token_generator(purpose).verify(user, token), purpose
+        except TokenExpired as error:
+            failure = error
+        except TokenInvalid:
+            continue
+    raise failure
 
 
 def encode_uid(user_id: int) -> str:
     """Return the id as Django writes it into links: its decimal digits in unpadded URL-safe base64."""
-    return _encode(str(user_id).encode("ascii"))
+    return base64_encode(str(user_id)).decode()
 
 
 def decode_uid(uidb64: str) -> int | None:
     """Return the id, or None for anything `encode_uid` would not have written."""
     try:
-        digits = _decode(uidb64).decode("ascii")
-    except (ValueError, binascii.Error):
+        user_id = int(base64_decode(uidb64))
+    except (BadData, ValueError):
         return None
-    if not digits.isdigit() or len(digits) > 10 or encode_uid(int(digits)) != uidb64:
-        return None
-    return int(digits) if 0 < int(digits) <= MAXIMUM_ID else None
+    return user_id if 0 < user_id <= MAXIMUM_ID and encode_uid(user_id) == uidb64 else None
 
 
 def _is_canonical(token: str) -> bool:
     # The last base64 character has spare bits, so four spellings of one signature verify; only one was emailed.
-    parts = token.split(".")
-    try:
-        return len(token) <= MAXIMUM_LENGTH and all(part and _encode(_decode(part)) == part for part in parts)
-    except (ValueError, binascii.Error):
+    if len(token) > MAXIMUM_LENGTH:
         return False
-
-
-def _encode(content: bytes) -> str:
-    return base64.urlsafe_b64encode(content).rstrip(b"=").decode("ascii")
-
-
-def _decode(text: str) -> bytes:
-    return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    try:
+        return all(part and base64_encode(base64_decode(part)).decode() == part for part in token.split("."))
+    except BadData:
+        return False

@@ -29,7 +29,8 @@ class Message(flask_mail.Message):
         return self._text
 
     def _message(self) -> EmailMessage:  # type: ignore[override]
-        email = EmailMessage(policy=policy.SMTPUTF8 if not self._is_ascii() else policy.SMTP)
+        international = any(not str(address).rpartition("@")[0].isascii() for address in self.recipients)
+        email = EmailMessage(policy=policy.SMTPUTF8 if international else policy.SMTP)
         name, address = parseaddr(str(self.sender))
         email["Subject"] = self.subject
         email["From"] = formataddr((name, envelope(address)))
@@ -42,9 +43,6 @@ class Message(flask_mail.Message):
         if self.html:
             email.add_alternative(self.html, subtype="html", cte=_transfer_encoding(self.html))
         return email
-
-    def _is_ascii(self) -> bool:
-        return all(str(address).rpartition("@")[0].isascii() for address in self.recipients)
 
 
 def _transfer_encoding(text: str) -> str:

@@ -65,11 +65,7 @@ def may_read() -> bool:
 
 
 class DatabaseCollector(Collector):
-    """Reads the database at each collection; `describe` keeps the registry from collecting at registration."""
-
-    def describe(self) -> list[Metric]:
-        """Return nothing: the names are fixed here, and can't collide."""
-        return []
+    """Reads the database at each collection."""
 
     def collect(self) -> Iterator[Metric]:
         """Yield every metric."""

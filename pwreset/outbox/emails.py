@@ -6,7 +6,6 @@ stored.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 from email.utils import make_msgid, parseaddr
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,15 +41,6 @@ class EmailDraft:
     recipient: str
     user: User | None
     purpose: str | None
-
-
-@dataclass(frozen=True)
-class RequestDetails:
-    """When, from where and with which browser the email was requested, for the texts."""
-
-    at: datetime
-    client_address: str | None
-    browser: str | None
 
 
 def draft_for(row: OutboxMessage) -> EmailDraft | None:
@@ -143,7 +133,7 @@ def _context(row: OutboxMessage, draft: EmailDraft) -> dict[str, Any]:
         "site_url": origin,
         "email": draft.recipient,
         "link": _url(origin, "password_reset.reset"),
-        "request": RequestDetails(row.created_at, row.client_address, browser(row.user_agent)),
+        "request": {"at": row.created_at, "client_address": row.client_address, "browser": browser(row.user_agent)},
     }
     if draft.user:
         context |= _django_context(draft.user, draft.purpose, origin) if draft.purpose else {}

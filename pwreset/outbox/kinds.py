@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 from pwreset.accounts.events import Kind
 
@@ -30,19 +30,9 @@ class EmailKind(StrEnum):
     REGISTRATION = "register", "invite", "invite", Kind.REGISTERED, REQUEST_LIFETIME
     PASSWORD_CHANGED = "password_changed", "password_changed", None, None, NOTICE_LIFETIME
 
-    def __new__(
-        cls,
-        name: str,
-        template: str = "",
-        purpose: str | None = None,
-        event: Kind | None = None,
-        lifetime: timedelta = REQUEST_LIFETIME,
-    ) -> Self:
+    def __new__(cls, name: str, *attributes: Any) -> Self:
         """Keep the attributes beside the name."""
         kind = str.__new__(cls, name)
         kind._value_ = name
-        kind.template = template
-        kind.purpose = purpose
-        kind.event = event
-        kind.lifetime = lifetime
+        kind.template, kind.purpose, kind.event, kind.lifetime = attributes
         return kind

@@ -76,11 +76,9 @@ class UserAttributeSimilarityValidator(BaseValidator):
                 raise ValidationError(message, code=self.code)
 
     def _is_similar(self, password: str, part: str) -> bool:
-        # The ratio can't exceed twice the shorter length divided by both lengths, so most pairs need no comparison.
-        shorter, both = min(len(password), len(part)), len(password) + len(part)
-        if 2 * shorter / both < self.max_similarity:
-            return False
-        return SequenceMatcher(a=password, b=part).quick_ratio() >= self.max_similarity
+        # The lengths alone bound the ratio (`real_quick_ratio`), so most pairs need no comparison.
+        pair = SequenceMatcher(a=password, b=part)
+        return pair.real_quick_ratio() >= self.max_similarity and pair.quick_ratio() >= self.max_similarity
 
 
 class CommonPasswordValidator(BaseValidator):

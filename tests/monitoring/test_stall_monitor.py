@@ -75,4 +75,5 @@ def test_a_database_that_is_away_does_not_end_the_watch(app: Flask, watching, da
 
 def timers() -> list[threading.Thread]:
     """Return the timers of watches that run in this process."""
-    return [one for one in threading.enumerate() if isinstance(one, threading.Timer) and "Watch" in repr(one.function)]
+    running = [one for one in threading.enumerate() if isinstance(one, threading.Timer)]
+    return [timer for timer in running if "StallMonitor" in repr(timer.function)]
