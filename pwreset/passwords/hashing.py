@@ -10,8 +10,10 @@ parameters takes its own time until the next login replaces it, as in Django.
 This module must not judge passwords (`validation.py` does), use the database, or put a password into an exception.
 """
 
+import contextlib
 import re
 import secrets
+import string
 import unicodedata
 
 from argon2 import PasswordHasher
@@ -20,9 +22,11 @@ from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatc
 MAX_LENGTH = 1024
 """The longest password that is hashed, in code points after `prepare`."""
 UNUSABLE_PASSWORD_PREFIX = "!"  # noqa: S105 (not a password, but the marker for none)
+UNUSABLE_PASSWORD_SUFFIX_LENGTH = 40
 
 hasher = PasswordHasher(time_cost=2, memory_cost=19456, parallelism=1)
 
+_SUFFIX_ALPHABET = string.ascii_letters + string.digits
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 # No code point decomposes into more than four (a test checks this for the running Python), so composing leaves at
 # least a quarter of the length.
@@ -65,7 +69,7 @@ def make_password(password: str | None) -> str:
         password: the password as typed, at most 1,024 code points after `prepare`; None for an account without one.
 
     Returns:
-        An argon2id hash in PHC format; for None Django's unusable marker, "!" and 40 random hexadecimal digits.
+        An argon2id hash in PHC format; for None Django's unusable marker, "!" and 40 random letters and digits.
 
     Raises:
         ValueError: the password is too long or contains a lone surrogate. `validate_password` refuses both earlier.
@@ -74,7 +78,8 @@ def make_password(password: str | None) -> str:
     """
     if password is None:
         # Random, because tokens are signed with the marker and must become invalid when it changes.
-        return UNUSABLE_PASSWORD_PREFIX + secrets.token_hex(20)
+        suffix = (secrets.choice(_SUFFIX_ALPHABET) for _ in range(UNUSABLE_PASSWORD_SUFFIX_LENGTH))
+        return UNUSABLE_PASSWORD_PREFIX + "".join(suffix)
     prepared = prepare(password)
     if not _is_hashable(prepared):
         # The UnicodeEncodeError that argon2-cffi raises would contain the password.
@@ -145,6 +150,10 @@ def _is_hashable(prepared: str) -> bool:
 
 
 def _check_dummy() -> bool:
-    """Compute a hash, which takes as long as a check (as in Django), and return False."""
-    hasher.hash("")
+    """Take as long as a check, and return False."""
+    # The hash is a constant: if it were computed, the first call of each process would cost two hashes.
+    salt, digest = "A" * 22, "A" * 43
+    costs = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
+    with contextlib.suppress(VerificationError):
+        hasher.verify(f"$argon2id$v=19${costs}${salt}${digest}", "")
     return False

@@ -105,13 +105,13 @@ class CountingHasher(PasswordHasher):
 
     def __init__(self, *, time_cost: int = 2, memory_cost: int = 19456, parallelism: int = 1) -> None:
         super().__init__(time_cost=time_cost, memory_cost=memory_cost, parallelism=parallelism)
-        self.hashed: list[str] = []
+        self.hashes = 0
         self.verified: list[str] = []
 
     def hash(self, password: str | bytes, *, salt: bytes | None = None) -> str:
-        """Hash, and count it."""
-        self.hashed.append(super().hash(password, salt=salt))
-        return self.hashed[-1]
+        """Count, then hash."""
+        self.hashes += 1
+        return super().hash(password, salt=salt)
 
     def verify(self, hash: str | bytes, password: str | bytes) -> Literal[True]:  # noqa: A002 (as in argon2)
         """Count what was worked on, a match or not, but not what argon2 refused to read."""
@@ -225,7 +225,7 @@ def test_anything_but_a_marker_counts_as_usable() -> None:
 @pytest.mark.parametrize("encoded", MALFORMED)
 def test_a_malformed_or_foreign_hash_matches_nothing_and_costs_a_hash(encoded: str, counting: CountingHasher) -> None:
     assert check_password(PASSWORD, encoded) is False
-    assert len(counting.verified + counting.hashed) == 1
+    assert len(counting.verified) == 1
 
 
 @pytest.mark.parametrize("encoded", [hash_ for hash_ in MALFORMED if ",p=" not in hash_])
@@ -249,20 +249,20 @@ def test_each_check_costs_exactly_one_hash(password: str, stored: str, counting:
     """Or the answer's time would tell who has an account, or a password (CVE-2024-39329)."""
     encoded = {"hash": PasswordHasher(2, 19456, 1).hash("other"), "marker": make_password(None), "no user": None}
     assert check_password(password, encoded[stored]) is False
-    assert len(counting.verified + counting.hashed) == 1
+    assert (len(counting.verified), counting.hashes) == (1, 0)
 
 
 def test_a_right_password_costs_one_hash_too(counting: CountingHasher) -> None:
     encoded = make_password(PASSWORD)
     assert check_password(PASSWORD, encoded)
-    assert (counting.verified, counting.hashed) == ([encoded], [encoded])
+    assert (counting.verified, counting.hashes) == ([encoded], 1)
 
 
 def test_the_work_for_unknown_users_follows_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     cheap = CountingHasher(time_cost=1, memory_cost=64)
     monkeypatch.setattr(hashing, "hasher", cheap)
     check_password(PASSWORD, None)
-    assert extract_parameters(cheap.hashed[0]) == extract_parameters(cheap.hash(PASSWORD))
+    assert extract_parameters(cheap.verified[0]) == extract_parameters(cheap.hash(PASSWORD))
 
 
 @pytest.mark.parametrize("encoded", ["", "malformed", None])
