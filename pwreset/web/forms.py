@@ -9,8 +9,7 @@ from typing import Any
 from flask import current_app
 from flask_wtf import FlaskForm
 from wtforms import EmailField, PasswordField
-from wtforms import ValidationError as FieldError
-from wtforms.validators import InputRequired
+from wtforms.validators import InputRequired, StopValidation
 
 from pwreset import addresses
 from pwreset.models import User
@@ -66,13 +65,13 @@ def _normalized(_form: FlaskForm, field: EmailField) -> None:
     try:
         field.data = addresses.normalize(field.data or "")
     except addresses.AddressError as error:
-        raise FieldError(str(error)) from None
+        raise StopValidation(str(error)) from None
 
 
 def _bounded(_form: FlaskForm, field: PasswordField) -> None:
     if len(field.data or "") > LONGEST_TYPED:
         message = f"A password has at most {MAX_LENGTH:,} characters."
-        raise FieldError(message)
+        raise StopValidation(message)
 
 
 class PasswordResetForm(AddressForm):
@@ -93,27 +92,18 @@ class SetPasswordForm(FlaskForm):
         self.user = user
         super().__init__(*args, **kwargs)
 
-    def validate(self, extra_validators: Any = None) -> bool:
-        """Check both fields, that they match, and every rule."""
-        checks = super().validate(extra_validators), self._passwords_match(), self._password_is_good()
-        return all(checks)
-
-    def _passwords_match(self) -> bool:
-        first, second = self.new_password1.data, self.new_password2.data
-        if first and second and prepare(first) != prepare(second):
-            self.new_password2.errors = [*self.new_password2.errors, "The two passwords are not the same."]
-            return False
-        return True
-
-    def _password_is_good(self) -> bool:
-        if not self.new_password1.data or self.new_password1.errors:
-            return False
+    def validate_new_password1(self, field: PasswordField) -> None:
+        """Check every rule (WTForms calls this for the field)."""
         try:
-            validate_password(self.new_password1.data, self.user, password_validators())
+            validate_password(field.data or "", self.user, password_validators())
         except ValidationError as error:
-            self.new_password1.errors = [*self.new_password1.errors, *error.messages]
-            return False
-        return True
+            field.errors = [*field.errors, *error.messages]
+
+    def validate_new_password2(self, field: PasswordField) -> None:
+        """Check that both are the same, in the form that is hashed."""
+        first = self.new_password1.data
+        if first and prepare(first) != prepare(field.data or ""):
+            raise StopValidation("The two passwords are not the same.")
 
 
 def password_validators() -> list[PasswordValidator]:
