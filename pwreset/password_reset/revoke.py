@@ -38,7 +38,7 @@ class PasswordResetCancelView(EmailedLinkView):
         events.record(Kind.CANCELLED, self.user.id, current_request_info())
         db.session.commit()
         flash("Every link we mailed you is useless now, and you are logged out on every device.")
-        return self.go_to_success_url()
+        return super().form_valid(form)
 
 
 class AccountSecureView(EmailedLinkView):
@@ -62,4 +62,4 @@ class AccountSecureView(EmailedLinkView):
         db.session.commit()
         flash("Whoever was logged in to your account is logged out, and the old password has ended.")
         session[RESET_ADDRESS] = self.user.email
-        return self.go_to_success_url()
+        return super().form_valid(form)

@@ -10,6 +10,7 @@ can't reveal who has one. Django's counterpart: `django/contrib/auth/views.py`.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from flask import flash, redirect, request, session, url_for
@@ -46,16 +47,14 @@ class PasswordResetView(FormView):
     extra_email_context: dict[str, Any] | None = None
 
     @classmethod
-    def check_options(cls, **options: Any) -> None:
-        """Refuse an extra context that can't travel with the row."""
-        msg = "extra_email_context must be a dict of JSON values, since the email is written later"
-        context = options.get("extra_email_context") or {}
+    def as_view(cls, name: str, *class_args: Any, **class_kwargs: Any) -> Callable[..., Any]:
+        """Return a view function; raise TypeError at once for an extra context that can't travel with the row."""
         try:
-            json.dumps(context)
+            json.dumps({**(class_kwargs.get("extra_email_context") or {})})
         except (TypeError, ValueError):
+            msg = "extra_email_context must be a dict of JSON values, since the email is written later"
             raise TypeError(msg) from None
-        if not isinstance(context, dict):
-            raise TypeError(msg)
+        return super().as_view(name, *class_args, **class_kwargs)
 
     def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
         """Add the row, and do nothing else: no lookup, no hash, no mail server."""
@@ -65,7 +64,7 @@ class PasswordResetView(FormView):
         if session.get(RESET_ADDRESS) == address:
             flash(REQUESTED_AGAIN)
         session[RESET_ADDRESS] = address
-        return self.go_to_success_url()
+        return super().form_valid(form)
 
     def _email_options(self) -> dict[str, Any]:
         return {
@@ -123,7 +122,7 @@ class PasswordResetConfirmView(EmailedLinkView):
         sign_out()
         if session_id:
             sign_in(session_id, remember=False)
-        return self.go_to_success_url()
+        return super().form_valid(form)
 
     def get_form(self) -> FlaskForm:
         """Return the form for the link's account."""
