@@ -21,12 +21,11 @@ bp = Blueprint("password_reset", __name__)
 limit_resets = limiter.limit(per_minute("RATELIMIT_RESET"), methods=["POST"])
 limit_links = limiter.limit(per_minute("RATELIMIT_CONFIRM"), methods=["POST"])
 
-reset = limit_resets(PasswordResetView.as_view("reset"))
 confirm = limit_links(PasswordResetConfirmView.as_view("confirm"))
 cancel = limit_links(PasswordResetCancelView.as_view("cancel"))
 secure = limit_links(AccountSecureView.as_view("secure"))
 
-bp.add_url_rule("/password-reset/", view_func=reset)
+bp.add_url_rule("/password-reset/", view_func=limit_resets(PasswordResetView.as_view("reset")))
 bp.add_url_rule("/password-reset/done/", view_func=PasswordResetDoneView.as_view("done"))
 bp.add_url_rule("/password-reset-confirm/<uidb64>/<token>", view_func=confirm, strict_slashes=False)
 bp.add_url_rule("/password-reset-complete/", view_func=PasswordResetCompleteView.as_view("complete"))

@@ -19,7 +19,6 @@ from pwreset.extensions import db
 from pwreset.outbox import EmailKind
 from pwreset.password_reset.views import RESET_ADDRESS
 from pwreset.request_info import current_request_info
-from pwreset.web.forms import EmptyForm
 from pwreset.web.views import EmailedLinkView
 
 
@@ -28,7 +27,7 @@ class PasswordResetCancelView(EmailedLinkView):
 
     template_name = "users/password_reset_cancel.html"
     title = "Cancel password reset"
-    form_class = EmptyForm
+    form_class = FlaskForm  # a button with its CSRF token
     success_url = "users.login"
     purposes: ClassVar = ("cancel",)
 
@@ -49,7 +48,7 @@ class AccountSecureView(EmailedLinkView):
 
     template_name = "users/account_secure.html"
     title = "Secure your account"
-    form_class = EmptyForm
+    form_class = FlaskForm  # a button with its CSRF token
     success_url = "password_reset.done"
     purposes: ClassVar = ("notice",)
 

@@ -1,4 +1,4 @@
-"""The forms of an account: log in, register, change the password. They look up nothing but the current password."""
+"""The forms of an account: log in, and change the password. They look up nothing but the current password."""
 
 from wtforms import BooleanField, PasswordField
 from wtforms.validators import StopValidation
@@ -6,14 +6,10 @@ from wtforms.validators import StopValidation
 from pwreset.web.forms import AddressField, AddressForm, PasswordInput, SetPasswordForm
 
 
-class RegistrationForm(AddressForm):
-    """An address alone: the password is chosen through the emailed link, which proves the address."""
-
-
 class LoginForm(AddressForm):
     """Address and password."""
 
-    email = AddressField(render_kw={"autocomplete": "username"})
+    email = AddressField(autocomplete="username")
     password = PasswordInput("Password", autocomplete="current-password")
     remember = BooleanField("Remember me on this device")
 

@@ -7,6 +7,7 @@ never sent.
 from flask import abort, current_app, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_required
+from flask_wtf import FlaskForm
 
 from pwreset import accounts, outbox
 from pwreset.accounts import events, login_throttle
@@ -16,8 +17,8 @@ from pwreset.extensions import db
 from pwreset.models import User
 from pwreset.outbox import EmailKind
 from pwreset.request_info import current_request_info
-from pwreset.users.forms import LoginForm, PasswordChangeForm, RegistrationForm
-from pwreset.web.forms import REQUESTED_AGAIN, EmptyForm, help_texts
+from pwreset.users.forms import LoginForm, PasswordChangeForm
+from pwreset.web.forms import REQUESTED_AGAIN, AddressForm, help_texts
 
 REGISTRATION_ADDRESS = "_registration_address"
 LONGEST_NEXT = 2000  # characters; it goes into a header, and proxies bound theirs
@@ -29,12 +30,12 @@ def home() -> ResponseReturnValue:
 
 
 def register() -> ResponseReturnValue:
-    """Take an address; the worker finds out later whether it has an account."""
+    """Take an address alone; the worker finds out later whether it has an account. The emailed link proves it."""
     if not current_app.config["REGISTRATION_OPEN"]:
         abort(404)
     if current_user.is_authenticated:
         return redirect(url_for("users.account"))
-    form = RegistrationForm()
+    form = AddressForm()
     if not form.validate_on_submit():
         return render_template("users/register.html", title="Register", form=form)
     outbox.enqueue(EmailKind.REGISTRATION, form.address, current_request_info())
@@ -48,7 +49,7 @@ def register() -> ResponseReturnValue:
 def register_done() -> ResponseReturnValue:
     """Show the same page for a new and a known address."""
     address = session.get(REGISTRATION_ADDRESS)
-    form = RegistrationForm(email=address)
+    form = AddressForm(email=address)
     return render_template("users/register_done.html", title="Registration: check your mail", email=address, form=form)
 
 
@@ -76,7 +77,7 @@ def logout() -> ResponseReturnValue:
     if request.method != "POST":
         if not current_user.is_authenticated:
             return redirect(url_for("users.home"))
-        return render_template("users/logout.html", title="Log out", form=EmptyForm())
+        return render_template("users/logout.html", title="Log out", form=FlaskForm())
     sign_out()
     flash("You have been logged out.")
     return redirect(url_for("users.home"))

@@ -30,12 +30,11 @@ REQUESTED_AGAIN = "You asked again. Another mail can take a minute."  # with and
 class AddressField(EmailField):
     """An email address; after validation `field.data` is in its stored form."""
 
-    def __init__(self, label: str = "Email address", **kwargs: Any) -> None:
-        attributes = {"autocomplete": "email", "inputmode": "email", "autocapitalize": "none", "spellcheck": "false"}
-        attributes |= {"maxlength": str(addresses.MAXIMUM_LENGTH)} | kwargs.pop("render_kw", {})
-        super().__init__(
-            label, [InputRequired("Enter your email address."), _normalized], render_kw=attributes, **kwargs
-        )
+    def __init__(self, *, autocomplete: str = "email", **kwargs: Any) -> None:
+        attributes = {"autocomplete": autocomplete, "inputmode": "email", "autocapitalize": "none"}
+        attributes |= {"spellcheck": "false", "maxlength": str(addresses.MAXIMUM_LENGTH)}
+        validators = [InputRequired("Enter your email address."), _normalized]
+        super().__init__("Email address", validators, render_kw=attributes, **kwargs)
 
 
 class PasswordInput(PasswordField):
@@ -55,10 +54,6 @@ class AddressForm(FlaskForm):
     def address(self) -> str:
         """The address in its stored form, once the form is valid."""
         return self.email.data or ""
-
-
-class EmptyForm(FlaskForm):
-    """A button with its CSRF token."""
 
 
 def _normalized(_form: FlaskForm, field: EmailField) -> None:
