@@ -74,7 +74,8 @@ def invite(email: str) -> None:
 @click.argument("email", callback=normalized)
 def deactivate(email: str) -> None:
     """Deactivate an account: no login, no email, and every session and link ends."""
-    _switch(email, active=False)
+    accounts.set_active(_find(email), active=False)
+    db.session.commit()
     click.echo("Deactivated. Every session and outstanding link has ended.")
 
 
@@ -82,7 +83,8 @@ def deactivate(email: str) -> None:
 @click.argument("email", callback=normalized)
 def activate(email: str) -> None:
     """Activate an account again; no old session, and no old link that sets a password, works again."""
-    _switch(email, active=True)
+    accounts.set_active(_find(email), active=True)
+    db.session.commit()
     click.echo("Activated.")
 
 
@@ -111,11 +113,6 @@ def show_events(email: str) -> None:
     for entry in events.latest(_find(email), limit=100):
         where = " ".join(filter(None, (entry.client_address, entry.browser)))
         click.echo(f"{entry.created_at:%Y-%m-%d %H:%M:%S}  {entry.description}  {where}".rstrip())
-
-
-def _switch(email: str, *, active: bool) -> None:
-    accounts.set_active(_find(email), active=active)
-    db.session.commit()
 
 
 def _find(email: str) -> User:

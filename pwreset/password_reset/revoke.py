@@ -14,9 +14,7 @@ from flask_wtf import FlaskForm
 
 from pwreset import accounts, outbox
 from pwreset.accounts import events
-from pwreset.accounts.events import Kind
 from pwreset.extensions import db
-from pwreset.outbox import EmailKind
 from pwreset.password_reset.views import RESET_ADDRESS
 from pwreset.request_info import current_request_info
 from pwreset.web.views import EmailedLinkView
@@ -34,7 +32,7 @@ class PasswordResetCancelView(EmailedLinkView):
     def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
         """Revoke the links and sessions."""
         accounts.revoke(self.user)
-        events.record(Kind.CANCELLED, self.user.id, current_request_info())
+        events.record(events.Kind.CANCELLED, self.user.id, current_request_info())
         db.session.commit()
         flash("Every link we mailed you is useless now, and you are logged out on every device.")
         return super().form_valid(form)
@@ -56,8 +54,8 @@ class AccountSecureView(EmailedLinkView):
         """Revoke password, links and sessions, and request a reset as the form does."""
         info = current_request_info()
         accounts.revoke(self.user, password=True)
-        outbox.enqueue(EmailKind.PASSWORD_RESET, self.user.email, info)
-        events.record(Kind.SECURED, self.user.id, info)
+        outbox.enqueue(outbox.EmailKind.PASSWORD_RESET, self.user.email, info)
+        events.record(events.Kind.SECURED, self.user.id, info)
         db.session.commit()
         flash("Whoever was logged in to your account is logged out, and the old password has ended.")
         session[RESET_ADDRESS] = self.user.email

@@ -18,13 +18,9 @@ from flask.typing import ResponseReturnValue
 from flask_wtf import FlaskForm
 
 from pwreset import accounts, outbox
-from pwreset.accounts import events
-from pwreset.accounts.events import Kind
-from pwreset.accounts.sessions import sign_in, sign_out
+from pwreset.accounts import events, sessions
 from pwreset.extensions import db
 from pwreset.monitoring import counters
-from pwreset.monitoring.counters import Counted
-from pwreset.outbox import EmailKind
 from pwreset.request_info import current_request_info
 from pwreset.web.forms import REQUESTED_AGAIN, PasswordResetForm, SetPasswordForm, help_texts
 from pwreset.web.views import EmailedLinkView, FormView, TemplateView
@@ -59,7 +55,7 @@ class PasswordResetView(FormView):
     def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
         """Add the row, and do nothing else: no lookup, no hash, no mail server."""
         address = form["email"].data
-        outbox.enqueue(EmailKind.PASSWORD_RESET, address, current_request_info(), self._email_options())
+        outbox.enqueue(outbox.EmailKind.PASSWORD_RESET, address, current_request_info(), self._email_options())
         db.session.commit()
         if session.get(RESET_ADDRESS) == address:
             flash(REQUESTED_AGAIN)
@@ -119,9 +115,9 @@ class PasswordResetConfirmView(EmailedLinkView):
             return self.show()
         session_id = self._record()
         # Only now: if opening the link signed people out, any valid link would be a forced logout.
-        sign_out()
+        sessions.sign_out()
         if session_id:
-            sign_in(session_id, remember=False)
+            sessions.sign_in(session_id, remember=False)
         return super().form_valid(form)
 
     def get_form(self) -> FlaskForm:
@@ -137,7 +133,7 @@ class PasswordResetConfirmView(EmailedLinkView):
     def _hide_token(self, uidb64: str, token: str) -> ResponseReturnValue:
         # The token leaves the path, and with it the address bar, the history and every Referer.
         session[INTERNAL_RESET_SESSION_TOKEN] = token
-        events.record(Kind.LINK_OPENED, self.user.id, current_request_info())
+        events.record(events.Kind.LINK_OPENED, self.user.id, current_request_info())
         db.session.commit()
         path = url_for(request.endpoint or "", uidb64=uidb64, token=self.reset_url_token)
         return redirect(path + "/" * request.path.endswith("/"))
@@ -150,13 +146,13 @@ class PasswordResetConfirmView(EmailedLinkView):
             could belong to the next request that changes the password.
         """
         if self.purpose == "reset":
-            outbox.enqueue(EmailKind.PASSWORD_CHANGED, self.user.email, current_request_info())
-        events.record(Kind.COMPLETED, self.user.id, current_request_info())
+            outbox.enqueue(outbox.EmailKind.PASSWORD_CHANGED, self.user.email, current_request_info())
+        events.record(events.Kind.COMPLETED, self.user.id, current_request_info())
         session_id = None
         if self.post_reset_login and accounts.record_login(self.user):
-            events.record(Kind.LOGGED_IN, self.user.id, current_request_info())
+            events.record(events.Kind.LOGGED_IN, self.user.id, current_request_info())
             session_id = self.user.get_id()
-        counters.add(Counted.COMPLETED, self.purpose)
+        counters.add(counters.Counted.COMPLETED, self.purpose)
         db.session.commit()
         return session_id
 

@@ -13,14 +13,9 @@ from wtforms.validators import InputRequired, StopValidation
 
 from pwreset import addresses
 from pwreset.models import User
+from pwreset.passwords import validation
 from pwreset.passwords.hashing import MAX_LENGTH, prepare
 from pwreset.passwords.strength import default_validators
-from pwreset.passwords.validation import (
-    PasswordValidator,
-    ValidationError,
-    password_validators_help_texts,
-    validate_password,
-)
 
 # Code points as typed: composed (NFC), the password may be a quarter as long, and the rules measure that.
 LONGEST_TYPED = 4 * MAX_LENGTH
@@ -90,8 +85,8 @@ class SetPasswordForm(FlaskForm):
     def validate_new_password1(self, field: PasswordField) -> None:
         """Check every rule (WTForms calls this for the field)."""
         try:
-            validate_password(field.data or "", self.user, password_validators())
-        except ValidationError as error:
+            validation.validate_password(field.data or "", self.user, password_validators())
+        except validation.ValidationError as error:
             field.errors = [*field.errors, *error.messages]
 
     def validate_new_password2(self, field: PasswordField) -> None:
@@ -101,11 +96,11 @@ class SetPasswordForm(FlaskForm):
             raise StopValidation("The two passwords are not the same.")
 
 
-def password_validators() -> list[PasswordValidator]:
+def password_validators() -> list[validation.PasswordValidator]:
     """Return the rules for a new password on this site."""
     return default_validators(current_app.config["PASSWORD_MIN_LENGTH"], current_app.config["SITE_NAME"])
 
 
 def help_texts() -> list[str]:
     """Return the rules in words, in their order."""
-    return password_validators_help_texts(password_validators())
+    return validation.password_validators_help_texts(password_validators())
