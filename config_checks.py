@@ -112,10 +112,8 @@ def _check_keys(settings: Settings) -> Iterator[str]:
     public = bool(settings["PUBLIC_URL"])
     if public and not key:
         yield f"SECRET_KEY is missing; {NEW_KEY}"
-    for name, keys in (
-        ("SECRET_KEY", [key] if key else []),
-        ("SECRET_KEY_FALLBACKS", settings["SECRET_KEY_FALLBACKS"]),
-    ):
+    given = {"SECRET_KEY": [key] if key else [], "SECRET_KEY_FALLBACKS": settings["SECRET_KEY_FALLBACKS"]}
+    for name, keys in given.items():
         if any(_is_weak(key) or (public and looks_like_an_example(key)) for key in keys):
             yield f"{name} is too easy to guess: use {MINIMUM_KEY_BYTES} random bytes or more; {NEW_KEY}"
 

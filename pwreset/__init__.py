@@ -85,11 +85,9 @@ def _flask_settings(known: dict[str, Any]) -> dict[str, Any]:
         "MAX_CONTENT_LENGTH": security.MAXIMUM_BODY,
         "MAX_FORM_PARTS": security.MAXIMUM_PARAMETERS,
         "PERMANENT_SESSION_LIFETIME": known["SESSION_LIFETIME_DAYS"] * 86400,
-        "SECRET_KEY_FALLBACKS": known["SECRET_KEY_FALLBACKS"],
         "SEND_FILE_MAX_AGE_DEFAULT": 3600,
         # Cookies ignore ports: a name of our own keeps other applications on this machine from ending the session.
         "SESSION_COOKIE_NAME": "__Host-pwreset_session" if secure else "pwreset_session",
-        "SESSION_COOKIE_HTTPONLY": True,
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_SECURE": secure,
         "SQLALCHEMY_DATABASE_URI": known["DATABASE_URL"],

@@ -7,8 +7,8 @@ Decides who may serve it, that the tables must exist first, and which process ru
 import atexit
 import logging
 import signal
+import sys
 import threading
-from types import FrameType
 from typing import NoReturn
 
 import click
@@ -16,6 +16,7 @@ from flask import Flask
 from flask.cli import ScriptInfo
 from werkzeug.serving import is_running_from_reloader
 
+from pwreset.commands.database_group import database_required
 from pwreset.database import UNAVAILABLE, SchemaError, check_schema
 from pwreset.extensions import db
 from pwreset.logs import log_to_console
@@ -37,11 +38,8 @@ def init_app(app: Flask) -> None:
         return
     _serve(app)
     log_to_console(app.config["LOG_FORMAT"])
-    try:
-        _check_schema(app)
-    except UNAVAILABLE as error:
-        msg = f"The database does not answer ({type(error).__name__}). Check DATABASE_URL."
-        raise click.ClickException(msg) from None
+    with app.app_context(), database_required():
+        pass
     reloads = context.params.get("reload")
     if is_running_from_reloader() or not (app.debug if reloads is None else reloads):
         start_worker(app)
@@ -82,7 +80,8 @@ def require_schema(app: Flask, *, respawned: bool = False) -> None:
         SystemExit: with the command to run.
     """
     try:
-        _check_schema(app)
+        with app.app_context():
+            check_schema(db.engine)
     except SchemaError as error:
         if not respawned:
             abort_startup(error.message)
@@ -116,11 +115,6 @@ def start_under_gunicorn(app: Flask, *, respawned: bool) -> None:
     start_worker(app)
 
 
-def _check_schema(app: Flask) -> None:
-    with app.app_context():
-        check_schema(db.engine)
-
-
 def _serve(app: Flask) -> None:
     stall_monitor.init_app(app)
     atexit.register(app.extensions["pwreset"].rejected_requests.write)
@@ -130,8 +124,4 @@ def _exit_on_sigterm() -> None:
     # By default SIGTERM ends Python at once, in the middle of a send. gunicorn and the reloader have own handlers.
     on_main = threading.current_thread() is threading.main_thread()
     if on_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _exit)
-
-
-def _exit(_signal: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
+        signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))

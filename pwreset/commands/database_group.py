@@ -3,8 +3,8 @@
 Responsible for how they fail: one clear line, and exit status 1.
 """
 
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -21,17 +21,15 @@ class DatabaseGroup(AppGroup):
     def command(self, *args: Any, **kwargs: Any) -> Callable[[Callable[..., Any]], click.Command]:  # type: ignore[override]
         """Add a command to the group."""
         add = super().command(*args, **kwargs)
-        return lambda function: add(_with_tables(function))
+        return lambda function: add(database_required()(function))
 
 
-def _with_tables(function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
-    def checked(*args: Any, **kwargs: Any) -> Any:
-        try:
-            check_schema(db.engine)
-            return function(*args, **kwargs)
-        except SQLAlchemyError as error:
-            msg = f"The database does not answer ({type(error).__name__}). Check DATABASE_URL."
-            raise click.ClickException(msg) from None
-
-    return checked
+@contextmanager
+def database_required() -> Iterator[None]:
+    """Check the tables, and end with one line if the database does not answer, now or inside the block."""
+    try:
+        check_schema(db.engine)
+        yield
+    except SQLAlchemyError as error:
+        msg = f"The database does not answer ({type(error).__name__}). Check DATABASE_URL."
+        raise click.ClickException(msg) from None

@@ -14,12 +14,9 @@ from flask_wtf import FlaskForm
 
 from pwreset import accounts, outbox
 from pwreset.accounts import events
-from pwreset.accounts.events import Kind
 from pwreset.extensions import db
-from pwreset.outbox import EmailKind
 from pwreset.password_reset.views import RESET_ADDRESS
 from pwreset.request_info import current_request_info
-from pwreset.web.forms import EmptyForm
 from pwreset.web.views import EmailedLinkView
 
 
@@ -28,17 +25,17 @@ class PasswordResetCancelView(EmailedLinkView):
 
     template_name = "users/password_reset_cancel.html"
     title = "Cancel password reset"
-    form_class = EmptyForm
+    form_class = FlaskForm  # a button with its CSRF token
     success_url = "users.login"
     purposes: ClassVar = ("cancel",)
 
     def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
         """Revoke the links and sessions."""
         accounts.revoke(self.user)
-        events.record(Kind.CANCELLED, self.user.id, current_request_info())
+        events.record(events.Kind.CANCELLED, self.user.id, current_request_info())
         db.session.commit()
         flash("Every link we mailed you is useless now, and you are logged out on every device.")
-        return self.go_to_success_url()
+        return super().form_valid(form)
 
 
 class AccountSecureView(EmailedLinkView):
@@ -49,7 +46,7 @@ class AccountSecureView(EmailedLinkView):
 
     template_name = "users/account_secure.html"
     title = "Secure your account"
-    form_class = EmptyForm
+    form_class = FlaskForm  # a button with its CSRF token
     success_url = "password_reset.done"
     purposes: ClassVar = ("notice",)
 
@@ -57,9 +54,9 @@ class AccountSecureView(EmailedLinkView):
         """Revoke password, links and sessions, and request a reset as the form does."""
         info = current_request_info()
         accounts.revoke(self.user, password=True)
-        outbox.enqueue(EmailKind.PASSWORD_RESET, self.user.email, info)
-        events.record(Kind.SECURED, self.user.id, info)
+        outbox.enqueue(outbox.EmailKind.PASSWORD_RESET, self.user.email, info)
+        events.record(events.Kind.SECURED, self.user.id, info)
         db.session.commit()
         flash("Whoever was logged in to your account is logged out, and the old password has ended.")
         session[RESET_ADDRESS] = self.user.email
-        return self.go_to_success_url()
+        return super().form_valid(form)

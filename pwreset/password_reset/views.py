@@ -10,6 +10,7 @@ can't reveal who has one. Django's counterpart: `django/contrib/auth/views.py`.
 """
 
 import json
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from flask import flash, redirect, request, session, url_for
@@ -17,13 +18,9 @@ from flask.typing import ResponseReturnValue
 from flask_wtf import FlaskForm
 
 from pwreset import accounts, outbox
-from pwreset.accounts import events
-from pwreset.accounts.events import Kind
-from pwreset.accounts.sessions import sign_in, sign_out
+from pwreset.accounts import events, sessions
 from pwreset.extensions import db
 from pwreset.monitoring import counters
-from pwreset.monitoring.counters import Counted
-from pwreset.outbox import EmailKind
 from pwreset.request_info import current_request_info
 from pwreset.web.forms import REQUESTED_AGAIN, PasswordResetForm, SetPasswordForm, help_texts
 from pwreset.web.views import EmailedLinkView, FormView, TemplateView
@@ -46,26 +43,24 @@ class PasswordResetView(FormView):
     extra_email_context: dict[str, Any] | None = None
 
     @classmethod
-    def check_options(cls, **options: Any) -> None:
-        """Refuse an extra context that can't travel with the row."""
-        msg = "extra_email_context must be a dict of JSON values, since the email is written later"
-        context = options.get("extra_email_context") or {}
+    def as_view(cls, name: str, *class_args: Any, **class_kwargs: Any) -> Callable[..., Any]:
+        """Return a view function; raise TypeError at once for an extra context that can't travel with the row."""
         try:
-            json.dumps(context)
+            json.dumps({**(class_kwargs.get("extra_email_context") or {})})
         except (TypeError, ValueError):
+            msg = "extra_email_context must be a dict of JSON values, since the email is written later"
             raise TypeError(msg) from None
-        if not isinstance(context, dict):
-            raise TypeError(msg)
+        return super().as_view(name, *class_args, **class_kwargs)
 
     def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
         """Add the row, and do nothing else: no lookup, no hash, no mail server."""
         address = form["email"].data
-        outbox.enqueue(EmailKind.PASSWORD_RESET, address, current_request_info(), self._email_options())
+        outbox.enqueue(outbox.EmailKind.PASSWORD_RESET, address, current_request_info(), self._email_options())
         db.session.commit()
         if session.get(RESET_ADDRESS) == address:
             flash(REQUESTED_AGAIN)
         session[RESET_ADDRESS] = address
-        return self.go_to_success_url()
+        return super().form_valid(form)
 
     def _email_options(self) -> dict[str, Any]:
         return {
@@ -120,10 +115,10 @@ class PasswordResetConfirmView(EmailedLinkView):
             return self.show()
         session_id = self._record()
         # Only now: if opening the link signed people out, any valid link would be a forced logout.
-        sign_out()
+        sessions.sign_out()
         if session_id:
-            sign_in(session_id, remember=False)
-        return self.go_to_success_url()
+            sessions.sign_in(session_id, remember=False)
+        return super().form_valid(form)
 
     def get_form(self) -> FlaskForm:
         """Return the form for the link's account."""
@@ -138,7 +133,7 @@ class PasswordResetConfirmView(EmailedLinkView):
     def _hide_token(self, uidb64: str, token: str) -> ResponseReturnValue:
         # The token leaves the path, and with it the address bar, the history and every Referer.
         session[INTERNAL_RESET_SESSION_TOKEN] = token
-        events.record(Kind.LINK_OPENED, self.user.id, current_request_info())
+        events.record(events.Kind.LINK_OPENED, self.user.id, current_request_info())
         db.session.commit()
         path = url_for(request.endpoint or "", uidb64=uidb64, token=self.reset_url_token)
         return redirect(path + "/" * request.path.endswith("/"))
@@ -151,13 +146,13 @@ class PasswordResetConfirmView(EmailedLinkView):
             could belong to the next request that changes the password.
         """
         if self.purpose == "reset":
-            outbox.enqueue(EmailKind.PASSWORD_CHANGED, self.user.email, current_request_info())
-        events.record(Kind.COMPLETED, self.user.id, current_request_info())
+            outbox.enqueue(outbox.EmailKind.PASSWORD_CHANGED, self.user.email, current_request_info())
+        events.record(events.Kind.COMPLETED, self.user.id, current_request_info())
         session_id = None
         if self.post_reset_login and accounts.record_login(self.user):
-            events.record(Kind.LOGGED_IN, self.user.id, current_request_info())
+            events.record(events.Kind.LOGGED_IN, self.user.id, current_request_info())
             session_id = self.user.get_id()
-        counters.add(Counted.COMPLETED, self.purpose)
+        counters.add(counters.Counted.COMPLETED, self.purpose)
         db.session.commit()
         return session_id
 

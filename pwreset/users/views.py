@@ -4,22 +4,18 @@ Decides who may see which page, and which page follows. `accounts` changes accou
 never sent.
 """
 
-from urllib.parse import urlsplit
-
 from flask import abort, current_app, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_required
+from flask_wtf import FlaskForm
 
 from pwreset import accounts, outbox
-from pwreset.accounts import events, login_throttle
-from pwreset.accounts.events import Kind
-from pwreset.accounts.sessions import sign_in, sign_out
+from pwreset.accounts import events, login_throttle, sessions
 from pwreset.extensions import db
 from pwreset.models import User
-from pwreset.outbox import EmailKind
 from pwreset.request_info import current_request_info
-from pwreset.users.forms import LoginForm, PasswordChangeForm, RegistrationForm
-from pwreset.web.forms import REQUESTED_AGAIN, EmptyForm, help_texts
+from pwreset.users.forms import LoginForm, PasswordChangeForm
+from pwreset.web.forms import REQUESTED_AGAIN, AddressForm, help_texts
 
 REGISTRATION_ADDRESS = "_registration_address"
 LONGEST_NEXT = 2000  # characters; it goes into a header, and proxies bound theirs
@@ -31,15 +27,15 @@ def home() -> ResponseReturnValue:
 
 
 def register() -> ResponseReturnValue:
-    """Take an address; the worker finds out later whether it has an account."""
+    """Take an address alone; the worker finds out later whether it has an account. The emailed link proves it."""
     if not current_app.config["REGISTRATION_OPEN"]:
         abort(404)
     if current_user.is_authenticated:
         return redirect(url_for("users.account"))
-    form = RegistrationForm()
+    form = AddressForm()
     if not form.validate_on_submit():
         return render_template("users/register.html", title="Register", form=form)
-    outbox.enqueue(EmailKind.REGISTRATION, form.address, current_request_info())
+    outbox.enqueue(outbox.EmailKind.REGISTRATION, form.address, current_request_info())
     db.session.commit()
     if session.get(REGISTRATION_ADDRESS) == form.address:
         flash(REQUESTED_AGAIN)
@@ -50,7 +46,7 @@ def register() -> ResponseReturnValue:
 def register_done() -> ResponseReturnValue:
     """Show the same page for a new and a known address."""
     address = session.get(REGISTRATION_ADDRESS)
-    form = RegistrationForm(email=address)
+    form = AddressForm(email=address)
     return render_template("users/register_done.html", title="Registration: check your mail", email=address, form=form)
 
 
@@ -65,7 +61,7 @@ def login() -> ResponseReturnValue:
         session_id = user.get_id() if user else None
         db.session.commit()
         if session_id is not None:
-            sign_in(session_id, remember=form.remember.data)
+            sessions.sign_in(session_id, remember=form.remember.data)
             return redirect(target or url_for("users.account"))
         form.form_errors.append(
             "The email address and password do not match an account here. Check both and try again."
@@ -78,8 +74,8 @@ def logout() -> ResponseReturnValue:
     if request.method != "POST":
         if not current_user.is_authenticated:
             return redirect(url_for("users.home"))
-        return render_template("users/logout.html", title="Log out", form=EmptyForm())
-    sign_out()
+        return render_template("users/logout.html", title="Log out", form=FlaskForm())
+    sessions.sign_out()
     flash("You have been logged out.")
     return redirect(url_for("users.home"))
 
@@ -97,7 +93,7 @@ def sign_out_everywhere() -> ResponseReturnValue:
         # login_required would return here with a GET after the login, and there is no such page.
         return redirect(url_for("users.login", next=url_for("users.account")))
     accounts.revoke_sessions(current_user)
-    events.record(Kind.SIGNED_OUT_EVERYWHERE, current_user.id, current_request_info())
+    events.record(events.Kind.SIGNED_OUT_EVERYWHERE, current_user.id, current_request_info())
     db.session.commit()
     session.clear()
     flash("You have been signed out on every device.")
@@ -141,18 +137,18 @@ def change_password(user: User, password: str) -> bool:
     if not accounts.set_password(user, password):
         db.session.rollback()
         return False
-    outbox.enqueue(EmailKind.PASSWORD_CHANGED, user.email, current_request_info())
-    events.record(Kind.CHANGED, user.id, current_request_info())
+    outbox.enqueue(outbox.EmailKind.PASSWORD_CHANGED, user.email, current_request_info())
+    events.record(events.Kind.CHANGED, user.id, current_request_info())
     session_id = user.get_id()
     db.session.commit()
-    sign_in(session_id, remember=remember)
+    sessions.sign_in(session_id, remember=remember)
     return True
 
 
 def _record_old_password(form: PasswordChangeForm, user: User) -> None:
     info = current_request_info()
     if form.old_password.errors:
-        events.record(Kind.LOGIN_FAILED, user.id, info)
+        events.record(events.Kind.LOGIN_FAILED, user.id, info)
     else:
         login_throttle.clear_network(user.email, info.address)
     db.session.commit()
@@ -164,12 +160,7 @@ def safe_next(target: str | None) -> str | None:
     Only a plain absolute path is accepted: browsers read `//`, a backslash or a control character as the start of
     another host.
     """
-    if not target or not target.startswith("/") or len(target) > LONGEST_NEXT:
+    if not target or not target.startswith("/") or target.startswith("//") or len(target) > LONGEST_NEXT:
         return None
-    if not target.isascii() or not target.isprintable() or "\\" in target:
-        return None
-    try:
-        parts = urlsplit(target)
-    except ValueError:
-        return None
-    return None if parts.scheme or parts.netloc or target.startswith("//") else target
+    plain = target.isascii() and target.isprintable() and "\\" not in target
+    return target if plain else None

@@ -11,7 +11,6 @@ from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
 from sqlalchemy import exc
 from werkzeug.exceptions import HTTPException
-from werkzeug.routing import Rule
 
 from pwreset.accounts.login_throttle import LoginThrottled
 from pwreset.clock import humanize_wait
@@ -20,7 +19,7 @@ from pwreset.extensions import limiter
 from pwreset.request_info import current_request_info
 from pwreset.web.security import ForeignForm
 
-WORDS = {
+WORDS: dict[int | type[Exception], tuple[str, str]] = {
     400: ("Bad request", "The request could not be understood. Go back and try again."),
     403: ("Forbidden", "You may not see this page."),
     404: ("Page not found", "There is nothing at this address. If you followed a link, check that it is whole."),
@@ -30,19 +29,22 @@ WORDS = {
     429: ("Too many tries", "They came from your network, which has to wait. Try again in {wait}."),
     500: ("Something went wrong", "The mistake is ours and has been noted. Try again in a moment."),
     503: ("Not available right now", "What you sent was not taken in. Try again in a moment."),
+    LoginThrottled: (
+        "Too many failed tries",
+        "Wrong passwords for this address came from your network. Try again in {wait}, or reset the password.",
+    ),
+    CSRFError: (
+        "This form has expired",
+        "You logged in, logged out or set a password elsewhere, or this browser keeps no cookies. Open the form again.",
+    ),
+    ForeignForm: (
+        "This form came from another address",
+        (
+            "It was opened under another name, port or scheme than this site has."
+            " Open the site's own address and try again."
+        ),
+    ),
 }
-TOO_MANY_FAILURES = (
-    "Too many failed tries",
-    "Wrong passwords for this address came from your network. Try again in {wait}, or reset the password.",
-)
-FORM_EXPIRED = (
-    "This form has expired",
-    "You logged in, logged out or set a password elsewhere, or this browser keeps no cookies. Open the form again.",
-)
-FORM_FROM_ANOTHER_ORIGIN = (
-    "This form came from another address",
-    "It was opened under another name, port or scheme than this site has. Open the site's own address and try again.",
-)
 
 
 def init_app(app: Flask) -> None:
@@ -59,22 +61,19 @@ def show(error: HTTPException) -> tuple[str, int, dict[str, str]]:
     if isinstance(cause, UNAVAILABLE):  # raised in one of our pages, which looks up who is logged in
         return show_unavailable(cause)
     code = error.code or 500
-    title, message = WORDS.get(code, (error.name, "Go back and try again."))
-    if isinstance(error, CSRFError | ForeignForm):
-        title, message = FORM_EXPIRED if isinstance(error, CSRFError) else FORM_FROM_ANOTHER_ORIGIN
+    title, message = WORDS.get(type(error)) or WORDS.get(code, (error.name, "Go back and try again."))
     if isinstance(error, RateLimitExceeded):
         current_app.extensions["pwreset"].rejected_requests.add(request.endpoint or "", current_request_info())
         return show_wait(_seconds_left(), title, message)
-    headers = {}
-    if code == 405:
-        headers["Allow"] = ", ".join(sorted(getattr(error, "valid_methods", None) or []))
-    retry = request.path if isinstance(error, CSRFError) and _has_page(request.url_rule) else None
-    return render_template("error.html", code=code, title=title, message=message, retry_url=retry), code, headers
+    has_page = request.url_rule is not None and "GET" in (request.url_rule.methods or ())
+    retry = request.path if isinstance(error, CSRFError) and has_page else None
+    page = render_template("error.html", code=code, title=title, message=message, retry_url=retry)
+    return page, code, dict(error.get_headers())
 
 
 def show_failures(error: LoginThrottled) -> tuple[str, int, dict[str, str]]:
     """Render the page of a throttled login; it is the same with and without an account."""
-    return show_wait(error.retry_after, *TOO_MANY_FAILURES, leads_to_reset=True)
+    return show_wait(error.retry_after, *WORDS[LoginThrottled], leads_to_reset=True)
 
 
 def show_wait(
@@ -91,10 +90,6 @@ def _seconds_left() -> int:
             # At `reset_time` itself the window is still full.
             return int(limiter.current_limit.window.reset_time - time.time()) + 1
     return 60
-
-
-def _has_page(rule: Rule | None) -> bool:
-    return rule is not None and "GET" in (rule.methods or ())
 
 
 def show_unavailable(error: exc.SQLAlchemyError) -> tuple[str, int, dict[str, str]]:

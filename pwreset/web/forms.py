@@ -9,19 +9,13 @@ from typing import Any
 from flask import current_app
 from flask_wtf import FlaskForm
 from wtforms import EmailField, PasswordField
-from wtforms import ValidationError as FieldError
-from wtforms.validators import InputRequired
+from wtforms.validators import InputRequired, StopValidation
 
 from pwreset import addresses
 from pwreset.models import User
+from pwreset.passwords import validation
 from pwreset.passwords.hashing import MAX_LENGTH, prepare
 from pwreset.passwords.strength import default_validators
-from pwreset.passwords.validation import (
-    PasswordValidator,
-    ValidationError,
-    password_validators_help_texts,
-    validate_password,
-)
 
 # Code points as typed: composed (NFC), the password may be a quarter as long, and the rules measure that.
 LONGEST_TYPED = 4 * MAX_LENGTH
@@ -31,12 +25,11 @@ REQUESTED_AGAIN = "You asked again. Another mail can take a minute."  # with and
 class AddressField(EmailField):
     """An email address; after validation `field.data` is in its stored form."""
 
-    def __init__(self, label: str = "Email address", **kwargs: Any) -> None:
-        attributes = {"autocomplete": "email", "inputmode": "email", "autocapitalize": "none", "spellcheck": "false"}
-        attributes |= {"maxlength": str(addresses.MAXIMUM_LENGTH)} | kwargs.pop("render_kw", {})
-        super().__init__(
-            label, [InputRequired("Enter your email address."), _normalized], render_kw=attributes, **kwargs
-        )
+    def __init__(self, *, autocomplete: str = "email", **kwargs: Any) -> None:
+        attributes = {"autocomplete": autocomplete, "inputmode": "email", "autocapitalize": "none"}
+        attributes |= {"spellcheck": "false", "maxlength": str(addresses.MAXIMUM_LENGTH)}
+        validators = [InputRequired("Enter your email address."), _normalized]
+        super().__init__("Email address", validators, render_kw=attributes, **kwargs)
 
 
 class PasswordInput(PasswordField):
@@ -58,21 +51,17 @@ class AddressForm(FlaskForm):
         return self.email.data or ""
 
 
-class EmptyForm(FlaskForm):
-    """A button with its CSRF token."""
-
-
 def _normalized(_form: FlaskForm, field: EmailField) -> None:
     try:
         field.data = addresses.normalize(field.data or "")
     except addresses.AddressError as error:
-        raise FieldError(str(error)) from None
+        raise StopValidation(str(error)) from None
 
 
 def _bounded(_form: FlaskForm, field: PasswordField) -> None:
     if len(field.data or "") > LONGEST_TYPED:
         message = f"A password has at most {MAX_LENGTH:,} characters."
-        raise FieldError(message)
+        raise StopValidation(message)
 
 
 class PasswordResetForm(AddressForm):
@@ -93,34 +82,25 @@ class SetPasswordForm(FlaskForm):
         self.user = user
         super().__init__(*args, **kwargs)
 
-    def validate(self, extra_validators: Any = None) -> bool:
-        """Check both fields, that they match, and every rule."""
-        checks = super().validate(extra_validators), self._passwords_match(), self._password_is_good()
-        return all(checks)
-
-    def _passwords_match(self) -> bool:
-        first, second = self.new_password1.data, self.new_password2.data
-        if first and second and prepare(first) != prepare(second):
-            self.new_password2.errors = [*self.new_password2.errors, "The two passwords are not the same."]
-            return False
-        return True
-
-    def _password_is_good(self) -> bool:
-        if not self.new_password1.data or self.new_password1.errors:
-            return False
+    def validate_new_password1(self, field: PasswordField) -> None:
+        """Check every rule (WTForms calls this for the field)."""
         try:
-            validate_password(self.new_password1.data, self.user, password_validators())
-        except ValidationError as error:
-            self.new_password1.errors = [*self.new_password1.errors, *error.messages]
-            return False
-        return True
+            validation.validate_password(field.data or "", self.user, password_validators())
+        except validation.ValidationError as error:
+            field.errors = [*field.errors, *error.messages]
+
+    def validate_new_password2(self, field: PasswordField) -> None:
+        """Check that both are the same, in the form that is hashed."""
+        first = self.new_password1.data
+        if first and prepare(first) != prepare(field.data or ""):
+            raise StopValidation("The two passwords are not the same.")
 
 
-def password_validators() -> list[PasswordValidator]:
+def password_validators() -> list[validation.PasswordValidator]:
     """Return the rules for a new password on this site."""
     return default_validators(current_app.config["PASSWORD_MIN_LENGTH"], current_app.config["SITE_NAME"])
 
 
 def help_texts() -> list[str]:
     """Return the rules in words, in their order."""
-    return password_validators_help_texts(password_validators())
+    return validation.password_validators_help_texts(password_validators())

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, abort, current_app, render_template, requ
 from markupsafe import Markup
 
 from config import is_loopback
-from pwreset.mail.mailbox import KeptEmail, kept_email, kept_emails
+from pwreset.mail.mailbox import kept_email, kept_emails
 from pwreset.web.security import content_security_policy
 
 bp = Blueprint("mailbox", __name__, url_prefix="/mailbox")
@@ -37,18 +37,15 @@ def index() -> str:
 @bp.get("/<id>")
 def message(id: str) -> str:  # noqa: A002 (the name in the path)
     """Show one email."""
-    email = _email_or_404(id)
+    email = kept_email(id) or abort(404)
     return render_template("mailbox/message.html", title=email.subject, message=email)
 
 
 @bp.get("/<id>/html")
 def html(id: str) -> Response:  # noqa: A002
     """Show the HTML part alone, for the sandboxed frame."""
-    response = Response(FRAME_HEAD + Markup(_email_or_404(id).html))  # noqa: S704 (our own email, under FRAME_POLICY)
+    email = kept_email(id) or abort(404)
+    response = Response(FRAME_HEAD + Markup(email.html))  # noqa: S704 (our own email, under FRAME_POLICY)
     response.headers["Content-Security-Policy"] = FRAME_POLICY
     response.headers["X-Frame-Options"] = "SAMEORIGIN"
     return response
-
-
-def _email_or_404(identity: str) -> KeptEmail:
-    return kept_email(identity) or abort(404)

@@ -43,12 +43,7 @@ class TemplateView(View):
             if option.startswith("_") or not hasattr(cls, option) or isroutine(getattr(cls, option)):
                 msg = f"{cls.__name__}.as_view() got an unknown option {option!r}"
                 raise TypeError(msg)
-        cls.check_options(**class_kwargs)
         return super().as_view(name, *class_args, **class_kwargs)
-
-    @classmethod
-    def check_options(cls, **options: Any) -> None:
-        """Raise TypeError for a value that could not be used later; the classes here accept all."""
 
     def dispatch_request(self, **kwargs: str) -> ResponseReturnValue:
         """Render the page."""
@@ -83,11 +78,7 @@ class FormView(TemplateView):
         return self.form_class()
 
     def form_valid(self, form: FlaskForm) -> ResponseReturnValue:
-        """Go to the next page; subclasses do their work first."""
-        return self.go_to_success_url()
-
-    def go_to_success_url(self) -> ResponseReturnValue:
-        """Redirect to `success_url`."""
+        """Redirect to `success_url`; a subclass does its work, then calls this, as in Django."""
         return redirect(self.success_url if "/" in self.success_url else url_for(self.success_url))
 
 

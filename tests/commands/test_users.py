@@ -370,7 +370,7 @@ class TestEveryCommand:
     def test_what_is_no_address_is_bad_usage(self, app, users, command, address):
         result = users(command, "--", address)
         assert (result.exit_code, result.stdout) == (2, "")
-        assert "Error: Invalid value for EMAIL: " in result.stderr
+        assert "Error: Invalid value for 'EMAIL': " in result.stderr
         assert outbox_rows(app) == []
 
     @pytest.mark.parametrize("command", COMMANDS)
