@@ -24,8 +24,11 @@ from pwreset.extensions import db
 from pwreset.models import OutboxMessage
 from pwreset.outbox import Outcome, Result
 
-FEW, MANY, DRAINED = 100, 100_000, 20_000
-ROUNDS, AT_A_TIME = 10, 50
+FEW = 100
+MANY = 100_000
+DRAINED = 20_000
+ROUNDS = 10
+AT_A_TIME = 50
 EXPLAIN = {"PostgreSQL": "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF)", "SQLite": "EXPLAIN QUERY PLAN"}
 ASYNCHRONOUS = {"PostgreSQL": "SET synchronous_commit = off", "SQLite": "PRAGMA synchronous = OFF"}
 # Rows that are due, and rows that are due later.

@@ -29,7 +29,9 @@ from pwreset.passwords.hashing import make_password
 
 REPEATS = 5
 ROUND_TRIP = 0.020  # seconds
-LATENCY, WORKERS, WINDOW = 0.3, 8, 36.0
+LATENCY = 0.3
+WORKERS = 8
+WINDOW = 36.0
 ALONE = "Flask-Mail alone, a connection for each email"
 KEPT_CONNECTION = "our connection alone, kept open, without an outbox"
 Contender = Callable[[int], float]

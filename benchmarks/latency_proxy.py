@@ -30,7 +30,8 @@ def latency_proxy(folder: Path, port: int, round_trip: float) -> Iterator[int]:
 
 class _Proxy:
     def __init__(self, port: int, round_trip: float) -> None:
-        self._port, self._round_trip = port, round_trip
+        self._port = port
+        self._round_trip = round_trip
 
     async def admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # The kernel accepted the connection at once: the handshake and the greeting's way back are waited for here.
@@ -39,7 +40,8 @@ class _Proxy:
         await asyncio.gather(self._copy(reader, there[1]), self._copy(there[0], writer))
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        loop, delayed = asyncio.get_running_loop(), asyncio.Queue[tuple[float, bytes]]()
+        loop = asyncio.get_running_loop()
+        delayed = asyncio.Queue[tuple[float, bytes]]()
         task = loop.create_task(self._deliver(delayed, writer))
         with suppress(OSError):
             while content := await reader.read(65536):

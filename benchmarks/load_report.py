@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from benchmarks.report import Report
 from benchmarks.sink import Email
 
-KNOWN_ADDRESS, UNKNOWN_ADDRESS = "reset of a known address", "reset of an unknown address"
-REGISTRATION, NOTICE = "registration", "notice of a new password"
+KNOWN_ADDRESS = "reset of a known address"
+UNKNOWN_ADDRESS = "reset of an unknown address"
+REGISTRATION = "registration"
+NOTICE = "notice of a new password"
 # The events of accepted requests that no email of their own follows.
 WITHOUT_EMAIL = ("merged", "expired", "refused")
 P95_BOUND = 50  # milliseconds
@@ -89,7 +91,8 @@ def write(run: Run, report: Report) -> None:
 
 def _write_emails(run: Run, report: Report) -> None:
     emails, accepted = len(run.emails.copies), run.emails.accepted
-    delivered, notices = run.events.get("mailed", 0), accepted[NOTICE]
+    delivered = run.events.get("mailed", 0)
+    notices = accepted[NOTICE]
     others = {kind: run.events.get(kind, 0) for kind in WITHOUT_EMAIL}
     lost = sum(accepted.values()) - accepted[UNKNOWN_ADDRESS] - emails - sum(others.values())
     report.write(f"Accepted: {_listed(accepted)}. Emails that arrived, by distinct Message-ID: {emails}, half of them")

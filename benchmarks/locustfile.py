@@ -54,7 +54,8 @@ def _begin(environment: Environment) -> None:
 @events.test_stop.add_listener
 def report(environment: Environment, **_: object) -> None:
     """Write the figures, and fail if a bound is missed."""
-    stats, site = environment.stats, environment.site
+    stats = environment.stats
+    site = environment.site
     memory.append(site.memory())
     rows_left = site.rows_left()
     time.sleep(1)  # the last emails are collected

@@ -54,7 +54,8 @@ def results() -> list[Mutant]:
 
 
 def _mutants(path: Path) -> list[Mutant]:
-    stored, module = SourceFileMutationData(path=path), str(path.relative_to("pwreset"))
+    stored = SourceFileMutationData(path=path)
+    module = str(path.relative_to("pwreset"))
     stored.load()
     codes = stored.exit_code_by_key.items()
     return [Mutant(module, _change(name, path), status_by_exit_code[code]) for name, code in codes]
@@ -104,7 +105,8 @@ def reasons_of(plan: dict[str, Any]) -> dict[tuple[str, str], str]:
 
 
 def _counts(mutants: Sequence[Mutant]) -> list[object]:
-    detected, by_time = sum(mutant.detected for mutant in mutants), Counter(mutant.status for mutant in mutants)
+    detected = sum(mutant.detected for mutant in mutants)
+    by_time = Counter(mutant.status for mutant in mutants)
     return [len(mutants), detected, by_time["timeout"], len(mutants) - detected, f"{_rate(mutants):.1f}"]
 
 

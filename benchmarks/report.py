@@ -22,7 +22,9 @@ class Report:
     """
 
     def __init__(self, path: Path, title: str, command: str) -> None:
-        self.path, self.title, self.command = path, title, command
+        self.path = path
+        self.title = title
+        self.command = command
         self.missed: list[str] = []
         self._lines: list[str] = []
 

@@ -14,7 +14,8 @@ from benchmarks.stopwatch import Form, Stopwatch, no_garbage_collection
 from benchmarks.timing_site import AddressKind, TimingSite, timing_site
 
 PAIRS = 100
-POLL_SECONDS, WINDOW = 0.2, 0.3  # seconds; shorter than in production, so that less of anything else is measured
+POLL_SECONDS = 0.2
+WINDOW = 0.3  # seconds; shorter than in production, so that less of anything else is measured
 
 
 def measure(worker: str) -> Difference:
@@ -40,7 +41,8 @@ def slowest_pages(site: TimingSite, pairs: int) -> Difference:
 
 
 def _slowest_page(stopwatch: Stopwatch) -> float:
-    end, slowest = time.monotonic() + WINDOW, 0.0
+    end = time.monotonic() + WINDOW
+    slowest = 0.0
     while time.monotonic() < end:
         slowest = max(slowest, stopwatch.get())
     return slowest

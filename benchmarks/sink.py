@@ -44,7 +44,9 @@ class Sink:
     """
 
     def __init__(self, port: int, certificate: Path, emails: TextIO) -> None:
-        self.port, self.certificate, self._emails = port, certificate, emails
+        self.port = port
+        self.certificate = certificate
+        self._emails = emails
 
     def settings(self, port: int | None = None) -> dict[str, str]:
         """Return the settings of an application that delivers here, or to the port of a proxy."""
@@ -89,7 +91,8 @@ class _Hooks:
     async def handle_DATA(self, smtp: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 (aiosmtpd)
         # Searched and not parsed, which would cost more than receiving it.
         content = envelope.original_content or b""
-        message_id, link = MESSAGE_ID.search(content), LINK.search(content)
+        message_id = MESSAGE_ID.search(content)
+        link = LINK.search(content)
         assert message_id
         text = link[1].decode() if link else None
         email = Email(time.monotonic(), message_id[1].decode(), envelope.rcpt_tos[0], text, session.peer[1])
@@ -106,10 +109,12 @@ class _SMTP(SMTP):
 
 
 async def _serve(folder: Path, port: int) -> None:
-    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
     authority.issue_cert("localhost", HOST).configure_cert(context)
-    hooks, options = _Hooks(folder), {"tls_context": context, "auth_required": True, "enable_SMTPUTF8": True}
+    hooks = _Hooks(folder)
+    options = {"tls_context": context, "auth_required": True, "enable_SMTPUTF8": True}
     server = await asyncio.get_running_loop().create_server(
         lambda: _SMTP(hooks, **options, authenticator=lambda *_: AuthResult(success=True)), HOST, port
     )

@@ -18,7 +18,8 @@ NOT_CODE = {
 def main() -> None:
     """Print the figures."""
     modules = [*sorted((ROOT / "pwreset").rglob("*.py")), *ROOT.glob("config*.py")]
-    lines, functions = 0, dict[str, int]()
+    lines = 0
+    functions = dict[str, int]()
     for path in modules:
         code = code_lines(path.read_text(encoding="utf-8"))
         lines += len(code)

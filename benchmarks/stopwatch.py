@@ -51,13 +51,16 @@ class Stopwatch:
     """
 
     def __init__(self, port: int, form: Form) -> None:
-        self._server, self._form = (HOST, port), form
+        self._server = (HOST, port)
+        self._form = form
         self._page = self._head("GET", "10.1.0.1") + b"\r\n"
         page, _ = self._exchange(self._page)
-        token, cookie = TOKEN.search(page), COOKIE.search(page)
+        token = TOKEN.search(page)
+        cookie = COOKIE.search(page)
         assert token, page
         assert cookie, page
-        self._token, self._cookie = unescape(token[1].decode()), cookie[1]
+        self._token = unescape(token[1].decode())
+        self._cookie = cookie[1]
 
     def post(self, address: str, network: str) -> float:
         """Send the form with an address, as if from a network, and return the milliseconds until the answer's end."""

@@ -19,7 +19,8 @@ from benchmarks.stopwatch import Form, Stopwatch, no_garbage_collection
 from benchmarks.timing_site import ANOTHER, SAME, AddressKind, TimingSite, timing_site
 
 PAIRS = 5000
-ROUNDS_AT_ONCE, PORTIONS = 30, 4  # portions of PAIRS, at most
+ROUNDS_AT_ONCE = 30
+PORTIONS = 4  # portions of PAIRS, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,8 @@ def until_within_bounds(attempt: Callable[[], Figures]) -> list[Figures]:
 
 def measure(site: TimingSite, page: Page, pairs: int) -> Figures:
     """Send a page's form in so many rounds, or more until chance matters little, and compare the times."""
-    found, times = Figures(), list[Times]()
+    found = Figures()
+    times = list[Times]()
     while not found or (len(times) < PORTIONS * pairs and not all(figures.is_sharp for figures in found.values())):
         print(f"{page.name}: {pairs} rounds ...", flush=True)
         times += _times(site, page, pairs)
@@ -93,7 +95,8 @@ def _times(site: TimingSite, page: Page, number: int) -> list[Times]:
     rounds = [_kinds(page, each) for each in range(number)]
     numbers = {kind: sum(kind in kinds for kinds in rounds) for kind in rounds[0]}
     probes = site.probes(numbers, throttled=page.throttled)
-    stopwatch, times = Stopwatch(site.port, page.form), list[Times]()
+    stopwatch = Stopwatch(site.port, page.form)
+    times = list[Times]()
     with no_garbage_collection():
         for each, kinds in enumerate(rounds):
             if each % ROUNDS_AT_ONCE == 0:

@@ -27,7 +27,8 @@ from pwreset.extensions import db
 from pwreset.models import OutboxMessage, User
 from pwreset.passwords.hashing import make_password
 
-SAME, ANOTHER = "the same process", "another process"  # the one that delivers: the one that answers, or another one
+SAME = "the same process"
+ANOTHER = "another process"  # the one that delivers: the one that answers, or another one
 DRAINED_WITHIN = 600.0  # seconds
 # The networks that send requests, in turn: at 300 a second each sends 18 a minute, which is below all limits.
 NETWORKS = cycle([f"10.0.{number >> 8}.{number & 255}" for number in range(1000)])

@@ -23,7 +23,8 @@ from pwreset.outbox.delivery import deliver_pending
 
 BOUND = 24
 ADDRESS = "alice@example.com"
-OLD_PASSWORD, NEW_PASSWORD = "seven green lanterns drift", "quiet rivers under old bridges"
+OLD_PASSWORD = "seven green lanterns drift"
+NEW_PASSWORD = "quiet rivers under old bridges"
 IGNORED = {"<module>", "<lambda>", "<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"}
 Used = dict[str, set[str]]  # functions by file
 

@@ -22,7 +22,11 @@ NEW_PASSWORD = "quiet rivers under old bridges"
 STATIC = tuple(f"/static/{name}" for name in ("pico.min.css", "pwreset.css", "pwreset.js", "favicon.svg"))
 TOKEN = re.compile(r'name="csrf_token"[^>]*value="([^"]+)"')
 EMAIL_PATIENCE = 60.0  # seconds
-BROWSERS, KNOWN, FORGETFUL, NEW, UNKNOWN = count(), count(), count(), count(), count()
+BROWSERS = count()
+KNOWN = count()
+FORGETFUL = count()
+NEW = count()
+UNKNOWN = count()
 
 emails = Emails()
 signed_in: list[list[Any]] = []  # the cookies of browsers that never logged out

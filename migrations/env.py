@@ -201,6 +201,7 @@ engine = migrate.db.engine
 try:
     (run_on_sqlite if engine.dialect.name == "sqlite" else run_on_postgresql)(engine)
 except DBAPIError as error:
-    why, place = str(error.orig).partition("\n")[0], failed_at(error)
+    why = str(error.orig).partition("\n")[0]
+    place = failed_at(error)
     msg = f"{place} and was rolled back: {why}." if place else f"The database can't be used: {why}. Check DATABASE_URL."
     raise click.ClickException(msg) from None

@@ -119,7 +119,8 @@ def _set_up(connection: Any, _record: Any) -> None:
 
 def _keep_rows_out_of_errors(context: ExceptionContext) -> None:
     """Keep the first line of PostgreSQL's errors: the others repeat values of a row, and reach logs and terminals."""
-    original, ours = context.original_exception, context.sqlalchemy_exception
+    original = context.original_exception
+    ours = context.sqlalchemy_exception
     first_line = getattr(getattr(original, "diag", None), "message_primary", None)
     if first_line is None:
         return

@@ -43,7 +43,8 @@ def load_user(session_id: str) -> User | None:
     Args:
         session_id: what `User.get_id` returned at the login.
     """
-    now, seen_at = int(utcnow().timestamp()), session.get(SEEN_AT, 0)
+    now = int(utcnow().timestamp())
+    seen_at = session.get(SEEN_AT, 0)
     if _is_too_old(now) or db.session.get(RevokedSession, session.get(SESSION_ID, "")) is not None:
         return None
     user = _account_of(session_id)

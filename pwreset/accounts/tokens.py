@@ -67,6 +67,14 @@ class PasswordResetTokenGenerator:
             return False
         return True
 
+    def has_expired(self, user: User | None, token: str | None) -> bool:
+        """Whether only the token's age keeps it from opening the page."""
+        try:
+            self.verify(user, token)
+        except TokenError as error:
+            return isinstance(error, TokenExpired)
+        return False
+
     def verify(self, user: User | None, token: str | None) -> User:
         """Return the user if the token opens the page now.
 
@@ -133,15 +141,12 @@ def check_link(uidb64: str, token: str, purposes: Sequence[str]) -> tuple[User, 
     """
     user_id = decode_uid(uidb64)
     user = find_by_id(user_id) if user_id else None
-    failure: TokenError = TokenInvalid()
+    if user is None or not user.is_active:
+        raise TokenInvalid
     for purpose in purposes:
-        try:
-            return token_generator(purpose).verify(user, token), purpose
-        except TokenExpired as error:
-            failure = error
-        except TokenInvalid:
-            continue
-    raise failure
+        if token_generator(purpose).check_token(user, token):
+            return user, purpose
+    raise TokenExpired if any(token_generator(name).has_expired(user, token) for name in purposes) else TokenInvalid
 
 
 def encode_uid(user_id: int) -> str:

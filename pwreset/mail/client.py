@@ -48,7 +48,9 @@ class SMTPClient(smtplib.SMTP):
         keep_socket: Callable[[socket.socket], None],
         ends_at: float,
     ) -> None:
-        self._tls, self._keep_socket, self._ends_at = tls, keep_socket, ends_at
+        self._tls = tls
+        self._keep_socket = keep_socket
+        self._ends_at = ends_at
         # A fixed EHLO name: the default asks DNS for this host's name, which no timeout covers.
         super().__init__(host, port, "[127.0.0.1]", current_app.config["EMAIL_TIMEOUT"])
 

@@ -56,7 +56,8 @@ def metrics() -> Response:
 
 def may_read() -> bool:
     """Whether the request comes from this machine, or has METRICS_TOKEN as its bearer token (RFC 6750)."""
-    token, sent = current_app.config["METRICS_TOKEN"], request.authorization
+    token = current_app.config["METRICS_TOKEN"]
+    sent = request.authorization
     if token and sent and sent.type == "bearer" and hmac.compare_digest((sent.token or "").encode(), token.encode()):
         return True
     # Behind a proxy that TRUSTED_PROXIES does not count, all clients have a loopback address; host or headers differ.

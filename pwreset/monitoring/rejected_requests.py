@@ -18,7 +18,8 @@ from pwreset.monitoring import counters
 from pwreset.monitoring.counters import Counted
 from pwreset.request_info import RequestInfo, network_of
 
-PAUSE, MINUTE = 1.0, 60.0  # seconds
+PAUSE = 1.0  # seconds
+MINUTE = 60.0  # seconds
 
 
 class RejectedRequests:
@@ -29,7 +30,8 @@ class RejectedRequests:
     """
 
     def __init__(self, app: Flask) -> None:
-        self._app, self._lock = app, threading.Lock()
+        self._app = app
+        self._lock = threading.Lock()
         self._counts: Tally[str] = Tally()
         self._clients: dict[str, RequestInfo] = {}  # by network
         self._recorded_at: dict[str, float] = {}
@@ -48,8 +50,10 @@ class RejectedRequests:
     def write(self) -> None:
         """Write what is counted; if the database does not answer, the counts are written with the next ones."""
         with self._lock:
-            counts, clients = self._counts, self._take_new_clients()
-            self._counts, self._timer = Tally(), None
+            counts = self._counts
+            clients = self._take_new_clients()
+            self._counts = Tally()
+            self._timer = None
         if not counts:
             return
         try:
@@ -65,7 +69,9 @@ class RejectedRequests:
 
     def _take_new_clients(self) -> list[RequestInfo]:
         """Return one client for each network of which no event was recorded in the last minute."""
-        clients, self._clients, now = self._clients, {}, time.monotonic()
+        clients = self._clients
+        self._clients = {}
+        now = time.monotonic()
         self._recorded_at = {network: at for network, at in self._recorded_at.items() if at > now - MINUTE}
         new = {network: client for network, client in clients.items() if network not in self._recorded_at}
         self._recorded_at |= dict.fromkeys(new, now)

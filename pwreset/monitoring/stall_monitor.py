@@ -35,7 +35,8 @@ class StallMonitor:
     """
 
     def __init__(self, app: Flask) -> None:
-        self._app, self._lock = app, threading.Lock()
+        self._app = app
+        self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
 
     def after_request(self, response: Response) -> Response:

@@ -141,7 +141,8 @@ def _deliver(row: OutboxMessage, connection: Connection) -> Outcome:
 
 def _settle_sent(row: OutboxMessage, outcome: Outcome) -> None:
     """Settle the row of an email that is out; wait for a database that is away, or a second copy would follow."""
-    started, lease = time.monotonic(), current_app.config["OUTBOX_LEASE_SECONDS"]
+    started = time.monotonic()
+    lease = current_app.config["OUTBOX_LEASE_SECONDS"]
     for tries in count(1):
         try:
             if tries == 1 or outbox.exists(row):  # else the last try was committed, and only its answer was lost

@@ -78,7 +78,8 @@ def write(row: OutboxMessage, draft: EmailDraft) -> Message:
 
 
 def _message(row: OutboxMessage, draft: EmailDraft, context: dict[str, Any]) -> Message:
-    options, folder = row.options, f"mail/{draft.template}"
+    options = row.options
+    folder = f"mail/{draft.template}"
     html = options.get("html_email_template_name", f"{folder}/body.html")
     subject = _render(options.get("subject_template_name") or f"{folder}/subject.txt", context)
     return Message(

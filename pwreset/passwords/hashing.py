@@ -152,7 +152,8 @@ def _is_hashable(prepared: str) -> bool:
 def _check_dummy() -> bool:
     """Take as long as a check, and return False."""
     # The hash is a constant: if it were computed, the first call of each process would cost two hashes.
-    salt, digest = "A" * 22, "A" * 43
+    salt = "A" * 22
+    digest = "A" * 43
     costs = f"m={hasher.memory_cost},t={hasher.time_cost},p={hasher.parallelism}"
     with contextlib.suppress(VerificationError):
         hasher.verify(f"$argon2id$v=19${costs}${salt}${digest}", "")

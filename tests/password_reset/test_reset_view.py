@@ -408,6 +408,18 @@ def test_generator_given_to_create_app_makes_and_checks_the_links(make_app) -> N
     assert visitor.choose(link_in(mail)).location == "/password-reset-complete/"
 
 
+def test_generator_that_replaces_check_token_decides_which_links_open(make_app) -> None:
+    class Refusing(PasswordResetTokenGenerator):
+        def check_token(self, user, token) -> bool:
+            return False
+
+    app = make_app(token_generator=Refusing())
+    add_user(app, "alice@example.com", PASSWORD)
+    visitor = Visitor(app)
+    visitor.ask_for_reset()
+    assert "<form" not in visitor.open_link(link_in(Inbox(app).deliver_one())).text
+
+
 def test_generator_given_to_create_app_leaves_invitations_alone(make_app) -> None:
     app = make_app(token_generator=WithMotto())
     visitor, inbox = Visitor(app), Inbox(app)
