@@ -91,9 +91,9 @@ class Attempt:
             return Outcome(Result.EXPIRED, user_id=user and user.id, created_before=oldest)
         if kind is None:
             return Outcome(Result.RETRY, reason="this version does not know this kind of email")
-        return self._deliver(kind, connection)
+        return self._deliver_to_account(kind, connection)
 
-    def _deliver(self, kind: EmailKind, connection: Connection) -> Outcome:
+    def _deliver_to_account(self, kind: EmailKind, connection: Connection) -> Outcome:
         draft = emails.draft_for(self.row)
         if draft is None:
             return Outcome(Result.NO_RECIPIENT)
