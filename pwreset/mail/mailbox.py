@@ -39,6 +39,7 @@ class KeptEmail:
     date = property(lambda self: self.message["Date"].datetime)
     text = property(lambda self: self._part("plain"))
     html = property(lambda self: self._part("html"))
+    has_html = property(lambda self: bool(self.html))
 
     def _part(self, kind: str) -> str:
         part = self.message.get_body((kind,))
