@@ -115,7 +115,7 @@ def test_an_account_without_a_password_has_djangos_marker() -> None:
     assert (user.password_hash[0], user.has_usable_password()) == ("!", False)
 
 
-def test_every_account_has_a_stamp_of_its_own(app: Flask, alice: int) -> None:
+def test_every_account_has_a_security_stamp_of_its_own(app: Flask, alice: int) -> None:
     bob = add_user(app, "bob@example.com", PASSWORD)
     first, second = stored(alice).security_stamp, stored(bob).security_stamp
     assert first != second
@@ -130,7 +130,7 @@ def test_an_id_without_an_account_is_nobody(alice: int, user_id: int) -> None:
 # --- compare-and-set
 
 
-def test_a_password_and_the_stamp_change_together(alice: int) -> None:
+def test_a_password_and_the_security_stamp_change_together(alice: int) -> None:
     before = credentials(alice)
     assert accounts.set_password(stored(alice), NEW_PASSWORD) is True
     db.session.commit()
@@ -167,7 +167,7 @@ def test_a_login_meanwhile_does_not_stop_a_new_password(alice: int, change: dict
     assert accounts.set_password(user, NEW_PASSWORD) is True
 
 
-def test_ending_sessions_changes_the_stamp_alone(alice: int) -> None:
+def test_revoking_sessions_changes_only_the_security_stamp(alice: int) -> None:
     before = credentials(alice)
     assert accounts.revoke_sessions(stored(alice)) is True
     db.session.commit()
@@ -193,7 +193,7 @@ def test_sessions_that_somebody_else_ended_are_not_ended_again(alice: int) -> No
 
 
 @pytest.mark.parametrize("active", [True, False])
-def test_switching_an_account_changes_its_stamp(alice: int, active: bool) -> None:
+def test_deactivating_or_activating_an_account_changes_its_security_stamp(alice: int, active: bool) -> None:
     before = stored(alice).security_stamp
     accounts.set_active(stored(alice), active=active)
     db.session.commit()

@@ -257,7 +257,7 @@ def test_a_session_signed_with_a_well_known_key_signs_nobody_in(site: Site, key:
 
 @on_postgresql  # the stricter one about what is a number
 @pytest.mark.parametrize("session_id", ["{number}", "{number}.", "{number}.x", ".{stamp}", "{number}.{stamp}x", "²."])
-def test_a_session_without_the_accounts_stamp_signs_nobody_in(site: Site, session_id: str):
+def test_a_session_without_the_accounts_security_stamp_signs_nobody_in(site: Site, session_id: str):
     """ASVS 7.4.1: whatever else a session from before a reset, or of another version, may hold."""
     number, _, stamp, *_ = credentials(site, resident(site))
     person = forged(site, _user_id=session_id.format(number=number, stamp=stamp))

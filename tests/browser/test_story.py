@@ -1,3 +1,5 @@
+"""A reset and the pages around it, as a person goes through them in a browser."""
+
 from playwright.sync_api import Page, expect
 
 from tests.support.browser import (

@@ -1,3 +1,5 @@
+"""The signal handlers, which commands replace in the process of the tests."""
+
 import signal
 from collections.abc import Iterator
 

@@ -80,7 +80,7 @@ def test_an_email_that_is_refused_for_good_is_tried_once_and_recorded(
         ("cut in mid-DATA", "BODY", CLOSE),
     ],
 )
-def test_an_email_on_which_the_line_fails_waits_alone(
+def test_an_email_during_which_the_connection_fails_waits_alone(
     open_site: OpenSite, mail: ScriptedServer, fault: str, stage: str, behaviour
 ) -> None:
     mail.behave({stage: [behaviour, behaviour, USUAL]})

@@ -43,7 +43,7 @@ def test_a_server_that_fails_at_quit_has_every_email_once(
     site.check(fault, "at every QUIT", "no mail waited, none came twice")
 
 
-def test_what_is_injected_before_tls_is_not_heard_after_it(
+def test_what_is_injected_before_tls_is_ignored_after_it(
     open_site: OpenSite, secure_mail: ScriptedServer, secure
 ) -> None:
     injected = "220 2.0.0 Ready\r\n250-mail.test\r\n250 AUTH PLAIN\r\n235 2.7.0 Accepted"

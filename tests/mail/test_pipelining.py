@@ -105,7 +105,7 @@ def test_a_refused_sender_lets_all_email_wait_and_the_next_pass_delivers_it(
 
 
 @pytest.mark.parametrize("ehlo", [TAKES_BOTH, TAKES_ONE])
-def test_a_line_that_breaks_between_the_two_answers_charges_this_email_alone(
+def test_a_connection_that_breaks_between_the_two_replies_charges_only_this_email(
     ehlo: dict[str, str], make_app: MakeApp
 ) -> None:
     with ScriptedServer({**ehlo, "MAIL": [Step("250 2.1.0 OK", then="close"), USUAL]}) as server:

@@ -154,7 +154,7 @@ def test_an_email_refused_for_good_is_dead_at_once_and_the_others_go_on(
 
 
 @pytest.mark.parametrize("reply", ["421 4.7.0 Slow down", "452 4.5.3 Too many"])
-def test_a_line_closed_over_one_recipient_costs_the_others_nothing(reply: str, make_app: MakeApp) -> None:
+def test_a_connection_closed_over_one_recipient_costs_the_others_nothing(reply: str, make_app: MakeApp) -> None:
     with ScriptedServer({"RCPT": [reply, USUAL]}) as server:
         app = app_for(make_app, server)
         ask(app, "alice@example.com")
@@ -165,7 +165,7 @@ def test_a_line_closed_over_one_recipient_costs_the_others_nothing(reply: str, m
     assert (row.address, row.attempts) == ("alice@example.com", 1)
 
 
-def test_an_email_refused_before_its_text_does_not_spoil_the_line_for_the_next(make_app: MakeApp) -> None:
+def test_an_email_rejected_before_its_text_leaves_the_connection_usable_for_the_next(make_app: MakeApp) -> None:
     # Without RSET a server answers the next MAIL with 503, which a row with a sender of its own would take to heart.
     with ScriptedServer({"DATA": ["554 5.5.1 No valid recipients", USUAL]}) as server:
         app = app_for(make_app, server)
@@ -217,7 +217,9 @@ def test_a_receiver_of_flask_mail_s_signal_that_fails_makes_no_email_look_unsent
 
 
 @pytest.mark.parametrize("stage", ["BODY", "DOT"])
-def test_an_email_cut_in_the_middle_is_sent_again_with_the_same_message_id(stage: str, make_app: MakeApp) -> None:
+def test_an_email_interrupted_in_the_middle_is_sent_again_with_the_same_message_id(
+    stage: str, make_app: MakeApp
+) -> None:
     with ScriptedServer({stage: [CLOSE, USUAL]}) as server:
         app = app_for(make_app, server)
         ask(app)

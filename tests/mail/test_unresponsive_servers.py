@@ -81,7 +81,7 @@ def test_a_server_that_falls_silent_in_an_implicit_tls_handshake_is_left_in_time
 
 
 @pytest.mark.parametrize("stage", BEFORE_THE_MAIL)
-def test_a_server_that_drips_before_the_email_is_cut_at_the_deadline(
+def test_a_server_that_drips_before_the_email_is_aborted_at_the_deadline(
     stage: str, make_app: MakeApp, authority: Authority
 ) -> None:
     # Python limits a complete handshake by the timeout, so this one starts late.
@@ -98,7 +98,7 @@ def test_a_server_that_drips_before_the_email_is_cut_at_the_deadline(
 
 
 @pytest.mark.parametrize("stage", IN_THE_MAIL)
-def test_a_server_that_drips_in_an_email_is_cut_at_the_deadline(
+def test_a_server_that_drips_in_an_email_is_aborted_at_the_deadline(
     stage: str, make_app: MakeApp, authority: Authority
 ) -> None:
     with ScriptedServer({stage: ENDLESS}, tls_context=authority.good) as server:
@@ -148,7 +148,9 @@ def test_a_failing_quit_does_not_send_again(behaviour: str | Step, make_app: Mak
 
 
 @pytest.mark.parametrize("stage", [*BEFORE_THE_MAIL, *IN_THE_MAIL])
-def test_a_server_that_hangs_up_at_any_time_loses_no_email(stage: str, make_app: MakeApp, authority: Authority) -> None:
+def test_a_server_that_closes_the_connection_at_any_time_loses_no_email(
+    stage: str, make_app: MakeApp, authority: Authority
+) -> None:
     with ScriptedServer({stage: [CLOSE, USUAL]}, tls_context=authority.good) as server:
         app = app_for(make_app, server, **SECURE)
         ask(app)

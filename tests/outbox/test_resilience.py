@@ -51,7 +51,7 @@ def test_a_server_that_never_acknowledges_can_not_be_made_to_email_without_end(m
     [Step("25", then="cut"), Step("5", then="cut"), "no reply of SMTP", "99 Taken", "600 Taken"],
     ids=["cut 25", "cut 5", "text", "99", "600"],
 )
-def test_an_answer_that_is_none_leaves_the_email_unsure_and_the_line_unused(answer, make_app: MakeApp) -> None:
+def test_a_malformed_reply_leaves_the_email_unsure_and_the_connection_unused(answer, make_app: MakeApp) -> None:
     """It may have been a 250, and what comes after it would answer other questions."""
     with ScriptedServer({"DOT": [answer, USUAL]}) as server:
         app = app_for(make_app, server)
@@ -322,7 +322,7 @@ def test_an_answer_without_end_is_no_refusal(make_app: MakeApp) -> None:
 # --- what is the server's failure, also where an email has a sender of its own
 
 
-def test_a_server_that_hangs_up_at_ehlo_charges_no_email(make_app: MakeApp) -> None:
+def test_a_server_that_closes_the_connection_at_ehlo_charges_no_email(make_app: MakeApp) -> None:
     with ScriptedServer({"EHLO": [CLOSE, CLOSE, USUAL]}) as server:
         app = app_for(make_app, server)
         ask(app, from_email="elsewhere@example.com")
@@ -332,7 +332,7 @@ def test_a_server_that_hangs_up_at_ehlo_charges_no_email(make_app: MakeApp) -> N
         assert deliver(app) == (1, None)
 
 
-def test_an_idle_line_that_was_closed_charges_no_email(make_app: MakeApp) -> None:
+def test_an_idle_connection_that_was_closed_charges_no_email(make_app: MakeApp) -> None:
     with ScriptedServer({"MAIL": [USUAL, CLOSE, USUAL]}) as server:
         app = app_for(make_app, server)
         ask(app)
