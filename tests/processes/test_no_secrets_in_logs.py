@@ -27,7 +27,7 @@ LOUD = ("--access-logfile", "-", "--log-level", "debug")
 )
 def test_flask_run_prints_no_secret_from_registration_to_reset(instance: Instance, serve: Serve, options, log_format):
     server = serve(FlaskRun, *options, clean_log=False, LOG_FORMAT=log_format)
-    tokens = whole_story(server, instance, instance.wait_for_mail)
+    tokens = whole_story(server, instance, instance.wait_for_emails)
     server.press_ctrl_c()
     server.wait()
     assert_no_secrets(server, tokens)
@@ -39,11 +39,11 @@ def test_flask_run_prints_no_secret_from_registration_to_reset(instance: Instanc
 def test_gunicorn_prints_no_secret_from_registration_to_reset(instance: Instance, serve: Serve, log_format):
     with SMTPServer() as mail_server:
 
-        def wait_for_mail(count):
+        def wait_for_email(count):
             return mail_server.wait_for(count, timeout=PATIENCE)[-1].message
 
         server = serve(Gunicorn, *LOUD, clean_log=False, EMAIL_PORT=mail_server.port, LOG_FORMAT=log_format)
-        tokens = whole_story(server, instance, wait_for_mail)
+        tokens = whole_story(server, instance, wait_for_email)
         server.terminate()
         server.wait()
     assert_no_secrets(server, tokens)
@@ -64,28 +64,28 @@ def test_a_worker_of_its_own_prints_json_without_a_secret(make_app: MakeApp, ins
     assert token not in drained.stdout + drained.stderr
     assert ADDRESS not in drained.stdout + drained.stderr
     assert "1 of 1 dealt with." in (lines[0], last)
-    (told,) = (json.loads(line) for line in (*lines, last) if line.startswith("{"))
-    assert (told["level"], told["mail"], told["kind"]) == ("INFO", 1, "password_reset")
+    (logged,) = (json.loads(line) for line in (*lines, last) if line.startswith("{"))
+    assert (logged["level"], logged["email_id"], logged["kind"]) == ("INFO", 1, "password_reset")
 
 
-def whole_story(server, instance, wait_for_mail):
+def whole_story(server, instance, wait_for_email):
     """Register, choose a password, log in, reset it, with every kind of odd request between; return the tokens."""
     grace = Browser(server)
     assert grace.submit("/register/", email=ADDRESS).status == 302
-    invitation = path_of(link_in(wait_for_mail(1)))
+    invitation = path_of(link_in(wait_for_email(1)))
     assert grace.submit(invitation, new_password1=FIRST, new_password2=FIRST).headers["Location"] == COMPLETE
     assert grace.submit("/login/", email=ADDRESS, password=WRONG).status == 200
     assert grace.submit("/login/", email=ADDRESS, password=FIRST).headers["Location"] == "/account/"
     assert grace.submit("/logout/").status == 302
 
     assert grace.submit("/password-reset/", email=ADDRESS).status == 302
-    link = path_of(link_in(wait_for_mail(2)))
+    link = path_of(link_in(wait_for_email(2)))
     instance.wait_until_all_is_sent()
     do_odd_things_with(link, server, instance)
     assert grace.submit(link, new_password1="short", new_password2="other").status == 200
     assert grace.submit(link, new_password1=SECOND, new_password2=SECOND).headers["Location"] == COMPLETE
     assert grace.get(link).status == 200
-    wait_for_mail(3)
+    wait_for_email(3)
     return [path.rpartition("/")[2] for path in (invitation, link)]
 
 
@@ -122,11 +122,11 @@ def raw(server: Server, request: str) -> bytes:
 
 def assert_json_lines(server: Server, loggers: set[str]) -> None:
     """Every line is a JSON object with a time, a level and a logger, but for what is printed before there is a log."""
-    told = [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]
+    logged = [json.loads(line) for line in server.log().splitlines() if line.startswith("{")]
     others = [line for line in server.log().splitlines() if not line.startswith("{")]
     assert all(re.match(r" \* |Press|\x1b", line) for line in others), others
-    assert all({"time", "level", "logger", "process", "message"} <= line.keys() for line in told)
-    assert loggers <= {line["logger"] for line in told}
+    assert all({"time", "level", "logger", "process", "message"} <= line.keys() for line in logged)
+    assert loggers <= {line["logger"] for line in logged}
 
 
 def assert_no_secrets(server: Server, tokens: list[str]) -> None:
