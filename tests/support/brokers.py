@@ -114,6 +114,7 @@ class Redis(RedisServer, Broker):
             b"set": ("SMEMBERS", key),
             b"zset": ("ZRANGE", key, 0, -1),
             b"string": ("GET", key),
+            b"none": ("GET", key),  # taken between the two commands
         }
         return key + b" " + repr(self.say(*read[self.say("TYPE", key)])).encode()
 
