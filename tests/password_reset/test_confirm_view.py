@@ -407,6 +407,18 @@ def test_form_class_of_a_team_adds_its_own_complaints(failing, mount, visitor, a
     assert complaints(page) == {name: ["Not this one."] for name in failing}
 
 
+def test_form_class_of_a_team_with_checks_of_its_own_keeps_the_rules(mount, visitor, alice, inbox) -> None:
+    def accept(self, field) -> None:
+        """Accept everything."""
+
+    checks = {"validate_new_password1": accept, "validate_new_password2": accept}
+    mount(PasswordResetConfirmView, form_class=type("OurForm", (SetPasswordForm,), checks))
+    page = visitor.choose(custom(inbox.reset_link()), "short", "other")
+    found = complaints(page)
+    assert "This password is too short. It must contain at least 15 characters." in found["new_password1"]
+    assert found["new_password2"] == ["The two passwords are not the same."]
+
+
 def test_rule_without_uidb64_and_token_says_what_it_lacks(app) -> None:
     app.add_url_rule("/custom/", view_func=PasswordResetConfirmView.as_view("custom"))
     app.config["PROPAGATE_EXCEPTIONS"] = True
