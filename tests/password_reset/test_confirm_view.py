@@ -395,6 +395,13 @@ def test_template_of_a_dead_link_sees_no_account_and_no_form(mount, visitor, ali
     assert visitor.get("/custom/MQ/x").text == "Password reset unsuccessful|False|None|None|calm"
 
 
+def test_extra_context_replaces_the_title_of_a_valid_link_only(mount, visitor, alice, inbox) -> None:
+    options = {"template_name": "own.html", "extra_context": {"title": "Almost there"}}
+    mount(PasswordResetConfirmView, {"own.html": SEEN}, **options)
+    assert visitor.get("/custom/MQ/x").text.startswith("Password reset unsuccessful|False")
+    assert visitor.open_link(custom(inbox.reset_link())).text.startswith("Almost there|True")
+
+
 @pytest.mark.parametrize("failing", [{"new_password1"}, {"new_password2"}, {"new_password1", "new_password2"}])
 def test_form_class_of_a_team_adds_its_own_complaints(failing, mount, visitor, alice, inbox) -> None:
     def complain(self, field) -> None:
