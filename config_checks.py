@@ -6,6 +6,7 @@ instead, never a secret. No check depends on another, so their order doesn't mat
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from email.errors import HeaderParseError
@@ -13,6 +14,7 @@ from email.headerregistry import Address
 from email.utils import parseaddr
 from importlib.util import find_spec
 from ipaddress import ip_address
+from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -29,7 +31,7 @@ PACKAGES = {
 }
 # Words in keys that people type, and the beginnings of keys that tutorials of Flask and FastAPI show.
 EXAMPLE_WORDS = ("secret", "change", "default", "example", "passw", "insecure", "develop", "flask", "django", "your-")
-EXAMPLE_KEYS = ("012345", "abcdef", "987654", "192b9bdd22ab", "09d25e094faa", "5791628bb0b1")
+EXAMPLES = (*EXAMPLE_WORDS, "192b9bdd22ab", "09d25e094faa", "5791628bb0b1")
 NEW_KEY = 'make one with: .venv/bin/python -c "import secrets; print(secrets.token_urlsafe(48))"'
 INSTALL = "install it with: .venv/bin/python -m pip install -r requirements-scale.txt"
 
@@ -65,8 +67,9 @@ def looks_like_an_example(key: str) -> bool:
     Of keys from `secrets.token_urlsafe(48)`, about one in a hundred thousand contains one of these words by chance.
     """
     plain = key.lower()
-    compressed = zlib.compress(plain.encode(errors="replace"))  # what repeats itself becomes short
-    return any(word in plain for word in EXAMPLE_WORDS + EXAMPLE_KEYS) or len(compressed) < len(plain) // 2 + 8
+    repeats = len(zlib.compress(plain.encode(errors="replace"))) < len(plain) // 2 + 8
+    steps = Counter(ord(after) - ord(before) for before, after in pairwise(plain))  # in "abcdef", all are 1
+    return repeats or max(steps.values(), default=0) > len(plain) // 2 or any(word in plain for word in EXAMPLES)
 
 
 def _is_host(name: str) -> bool:

@@ -148,6 +148,9 @@ def test_a_weak_key_stops_the_start(key: str) -> None:
         "09D25E094FAA6CA2556C818166B7A9563B93F7099F6F0F4CAA6CF63B88E8D3E7",
         "0123456789abcdefghijklmnopqrstuvwxyz",
         "zyxwvutsrqponmlkjihgfedcba9876543210",
+        "zyxwvutsrqponmlkjihgfedcbazyxwvu",
+        "bcdefghijklmnopqrstuvwxyz123456789",
+        "acegikmoqsuwybdfhjlnprtvxzacegik",
         "1a2b3c4d5e" * 5,
     ],
 )

@@ -108,12 +108,12 @@ class Attempt:
     def _write_and_send(self, draft: emails.EmailDraft, connection: Connection) -> Outcome:
         try:
             self.message = emails.write(self.row, draft)
+            db.session.commit()  # no transaction stays open while the mail server is spoken to
         except UNAVAILABLE:
             raise
         except Exception as error:  # noqa: BLE001 (a row that can't be written must not stop those behind it)
+            db.session.rollback()
             return Outcome(Result.FAILED, reason=f"the email could not be written ({type(error).__name__})")
-        finally:
-            db.session.rollback()  # no transaction stays open while the mail server is spoken to
         return self._send(self.message, connection)
 
     def _send(self, message: Message, connection: Connection) -> Outcome:

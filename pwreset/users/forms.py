@@ -1,5 +1,6 @@
 """The forms of an account: log in, and change the password. They look up nothing but the current password."""
 
+from flask_wtf import FlaskForm
 from wtforms import BooleanField, PasswordField
 from wtforms.validators import StopValidation
 
@@ -14,12 +15,12 @@ class LoginForm(AddressForm):
     remember = BooleanField("Remember me on this device")
 
 
+def _is_current_password(form: FlaskForm, field: PasswordField) -> None:
+    if not form.user.check_password(field.data or ""):
+        raise StopValidation("Your old password was entered incorrectly. Please enter it again.")
+
+
 class PasswordChangeForm(SetPasswordForm):
     """The old password and a new one (Django's names)."""
 
-    old_password = PasswordInput("Old password", autocomplete="current-password")
-
-    def validate_old_password(self, field: PasswordField) -> None:
-        """Check the current password."""
-        if not self.user.check_password(field.data or ""):
-            raise StopValidation("Your old password was entered incorrectly. Please enter it again.")
+    old_password = PasswordInput("Old password", _is_current_password, autocomplete="current-password")

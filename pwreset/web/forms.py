@@ -9,7 +9,7 @@ from typing import Any
 from flask import current_app
 from flask_wtf import FlaskForm
 from wtforms import EmailField, PasswordField
-from wtforms.validators import InputRequired, StopValidation
+from wtforms.validators import InputRequired, StopValidation, ValidationError
 
 from pwreset import addresses
 from pwreset.models import User
@@ -33,11 +33,18 @@ class AddressField(EmailField):
 
 
 class PasswordInput(PasswordField):
-    """A password as typed: it is never stripped, and never sent back to the page."""
+    """A password as typed: it is never stripped, and never sent back to the page.
 
-    def __init__(self, label: str, *, autocomplete: str, **kwargs: Any) -> None:
+    Args:
+        label: the name that the page shows.
+        check: a further validator. A `validate_<field>` of a form would be lost where a subclass has its own.
+        autocomplete: what password managers go by.
+    """
+
+    def __init__(self, label: str, check: Any = None, *, autocomplete: str, **kwargs: Any) -> None:
         attributes = {"autocomplete": autocomplete, "autocapitalize": "none", "spellcheck": "false"}
-        super().__init__(label, [InputRequired("Enter a password."), _bounded], render_kw=attributes, **kwargs)
+        validators = [InputRequired("Enter a password."), _bounded, *filter(None, [check])]
+        super().__init__(label, validators, render_kw=attributes, **kwargs)
 
 
 class AddressForm(FlaskForm):
@@ -68,6 +75,20 @@ class PasswordResetForm(AddressForm):
     """The address that gets the link (Django's name)."""
 
 
+def _follows_the_rules(form: FlaskForm, field: PasswordField) -> None:
+    try:
+        validation.validate_password(field.data or "", form.user, password_validators())
+    except validation.ValidationError as error:
+        field.errors = [*field.errors, *error.messages]
+
+
+def _is_the_same(form: FlaskForm, field: PasswordField) -> None:
+    """Check that both passwords are the same, in the form that is hashed."""
+    first = form.new_password1.data
+    if first and prepare(first) != prepare(field.data or ""):
+        raise ValidationError("The two passwords are not the same.")
+
+
 class SetPasswordForm(FlaskForm):
     """A new password, twice (Django's name); all errors are shown together.
 
@@ -75,25 +96,12 @@ class SetPasswordForm(FlaskForm):
         user: the account; the rules compare the password with its address.
     """
 
-    new_password1 = PasswordInput("New password", autocomplete="new-password")
-    new_password2 = PasswordInput("New password, again", autocomplete="new-password")
+    new_password1 = PasswordInput("New password", _follows_the_rules, autocomplete="new-password")
+    new_password2 = PasswordInput("New password, again", _is_the_same, autocomplete="new-password")
 
     def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
         self.user = user
         super().__init__(*args, **kwargs)
-
-    def validate_new_password1(self, field: PasswordField) -> None:
-        """Check every rule (WTForms calls this for the field)."""
-        try:
-            validation.validate_password(field.data or "", self.user, password_validators())
-        except validation.ValidationError as error:
-            field.errors = [*field.errors, *error.messages]
-
-    def validate_new_password2(self, field: PasswordField) -> None:
-        """Check that both are the same, in the form that is hashed."""
-        first = self.new_password1.data
-        if first and prepare(first) != prepare(field.data or ""):
-            raise StopValidation("The two passwords are not the same.")
 
 
 def password_validators() -> list[validation.PasswordValidator]:

@@ -120,5 +120,6 @@ class EmailedLinkView(FormView):
         """Add the account, or why there is no form."""
         if self.validlink:
             return super().get_context_data(validlink=True, user=self.user, **context)
-        dead = {"title": self.dead_title, "form": None, "expired": self.expired, "reopen": self.reopen}
-        return super().get_context_data(validlink=False, **dead, **context)
+        dead = {"form": None, "expired": self.expired, "reopen": self.reopen}
+        # As in Django, a title in `extra_context` is for the page with the form.
+        return super().get_context_data(validlink=False, **dead, **context) | {"title": self.dead_title}

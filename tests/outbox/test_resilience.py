@@ -15,6 +15,8 @@ from sqlalchemy import delete
 from sqlalchemy.exc import OperationalError
 
 from pwreset import accounts, outbox
+from pwreset.accounts import events
+from pwreset.accounts.tokens import PasswordResetTokenGenerator
 from pwreset.clock import utcnow
 from pwreset.extensions import db, mail
 from pwreset.mail.errors import explain
@@ -178,6 +180,19 @@ def test_a_row_whose_template_raises_a_database_error_fails(app: Flask, inbox: I
     ask(app, ALICE)
     deliver(app)
     assert [row.failure for row in rows(app)] == ["the email could not be written (DetachedInstanceError)"]
+
+
+def test_what_a_teams_token_generator_writes_is_kept(make_app: MakeApp) -> None:
+    class Recording(PasswordResetTokenGenerator):
+        def make_token(self, user: User) -> str:
+            events.record(events.Kind.LINK_PRINTED, user.id)
+            return super().make_token(user)
+
+    app = make_app(token_generator=Recording())
+    add_user(app, ALICE, PASSWORD)
+    ask(app, ALICE, "password_reset")
+    deliver(app)
+    assert event_kinds(app) == ["link_printed", "requested", "mailed"]
 
 
 def test_a_mailbox_that_can_not_be_written_loses_no_email(app: Flask, inbox: Inbox) -> None:

@@ -395,6 +395,13 @@ def test_template_of_a_dead_link_sees_no_account_and_no_form(mount, visitor, ali
     assert visitor.get("/custom/MQ/x").text == "Password reset unsuccessful|False|None|None|calm"
 
 
+def test_extra_context_replaces_the_title_of_a_valid_link_only(mount, visitor, alice, inbox) -> None:
+    options = {"template_name": "own.html", "extra_context": {"title": "Almost there"}}
+    mount(PasswordResetConfirmView, {"own.html": SEEN}, **options)
+    assert visitor.get("/custom/MQ/x").text.startswith("Password reset unsuccessful|False")
+    assert visitor.open_link(custom(inbox.reset_link())).text.startswith("Almost there|True")
+
+
 @pytest.mark.parametrize("failing", [{"new_password1"}, {"new_password2"}, {"new_password1", "new_password2"}])
 def test_form_class_of_a_team_adds_its_own_complaints(failing, mount, visitor, alice, inbox) -> None:
     def complain(self, field) -> None:
@@ -405,6 +412,18 @@ def test_form_class_of_a_team_adds_its_own_complaints(failing, mount, visitor, a
     mount(PasswordResetConfirmView, form_class=type("OurForm", (SetPasswordForm,), checks))
     page = visitor.choose(custom(inbox.reset_link()))
     assert complaints(page) == {name: ["Not this one."] for name in failing}
+
+
+def test_form_class_of_a_team_with_checks_of_its_own_keeps_the_rules(mount, visitor, alice, inbox) -> None:
+    def accept(self, field) -> None:
+        """Accept everything."""
+
+    checks = {"validate_new_password1": accept, "validate_new_password2": accept}
+    mount(PasswordResetConfirmView, form_class=type("OurForm", (SetPasswordForm,), checks))
+    page = visitor.choose(custom(inbox.reset_link()), "short", "other")
+    found = complaints(page)
+    assert "This password is too short. It must contain at least 15 characters." in found["new_password1"]
+    assert found["new_password2"] == ["The two passwords are not the same."]
 
 
 def test_rule_without_uidb64_and_token_says_what_it_lacks(app) -> None:
