@@ -58,6 +58,7 @@ COMMITS = {
     "pwreset.monitoring.rejected_requests.write",
     "pwreset.outbox.cooldown.claim",  # before the email is written, which takes time
     "pwreset.outbox.delivery._record_heartbeat",
+    "pwreset.outbox.delivery._write_and_send",  # what a team's token generator or template wrote
     "pwreset.outbox.queue._update_all",  # an operator's retry, and the repair of dates
     "pwreset.outbox.queue.claim",
     "pwreset.outbox.queue.settle",
