@@ -6,7 +6,7 @@ instead, never a secret. No check depends on another, so their order doesn't mat
 
 import re
 import zlib
-from collections import Counter
+from collections import Counter as Tally
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from email.errors import HeaderParseError
@@ -68,7 +68,7 @@ def looks_like_an_example(key: str) -> bool:
     """
     plain = key.lower()
     repeats = len(zlib.compress(plain.encode(errors="replace"))) < len(plain) // 2 + 8
-    steps = Counter(ord(after) - ord(before) for before, after in pairwise(plain))  # in "abcdef", all are 1
+    steps = Tally(ord(after) - ord(before) for before, after in pairwise(plain))  # in "abcdef", all are 1
     return repeats or max(steps.values(), default=0) > len(plain) // 2 or any(word in plain for word in EXAMPLES)
 
 
