@@ -8,16 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 
 from config import ROOT
 from tests.support.databases import Rows, SQLite, on_sqlite
 from tests.support.instance import Instance
 from tests.support.servers import copy_of_the_project
 
-USERNAME = "username: Mapped[str | None] = mapped_column(String(80), unique=True)"
-NICKNAME = "nickname: Mapped[str | None] = mapped_column(String(80))"
-SEEN_AT = "seen_at: Mapped[datetime | None] = mapped_column(UTCDateTime)"
-WITHOUT_DEFAULT = "team: Mapped[str] = mapped_column(String(80))"
+USERNAME = "new_username: Mapped[str | None] = mapped_column(String(80), unique=True)"
+NICKNAME = "new_nickname: Mapped[str | None] = mapped_column(String(80))"
+SEEN_AT = "new_seen_at: Mapped[datetime | None] = mapped_column(UTCDateTime)"
+WITHOUT_DEFAULT = "new_team: Mapped[str] = mapped_column(String(80))"
 NOW = "'2030-01-01 12:00:00.000000'"
 ROWS = {
     "users": "(id, email, email_key, password_hash, stamp, is_active, created_at) VALUES"
@@ -30,7 +31,35 @@ ROWS = {
     "login_failures": f"(account, network, failures, failed_at) VALUES ('x', '192.0.2.0/24', 3, {NOW})",
     "ended_sessions": f"(id, ended_at) VALUES ('x', {NOW})",
 }
+REVISIONS = [script.revision for script in ScriptDirectory(str(ROOT / "migrations")).walk_revisions()]
+HEAD = REVISIONS[0]
+NEXT = f"{max(int(revision) for revision in REVISIONS if revision.isdecimal()) + 1:04}"
 NEVER_REUSED = {"users", "outbox", "security_events"}
+# A package with a table and a page. Its function has no docstring, a name that says nothing and more than 25 lines, and
+# its modules import each other.
+PACKAGE = (
+    """
+from flask import Blueprint
+bp = Blueprint("new_pages", __name__)
+from pwreset.new_pages import models
+@bp.get("/new-pages/")
+def handle_data():
+    number = 0
+"""
+    + 30 * "    number += 1\n"
+    + "    return str(number)\n"
+)
+PACKAGES_MODELS = """
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column
+from pwreset import new_pages
+from pwreset.extensions import db
+class NewPage(db.Model):
+    __tablename__ = "new_pages"
+    __table_args__ = {"sqlite_autoincrement": True}
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), unique=True)
+"""
 
 
 class Team:
@@ -56,6 +85,28 @@ class Team:
         assert text.count(after) == 1
         models.write_text(text.replace(after, f"{after}    {line}\n"), encoding="utf-8")
 
+    def add_package(self) -> None:
+        """Add a package, its blueprint, a test that imports another test, and a page that links to another site."""
+        for path, text in {
+            "pwreset/new_pages/__init__.py": PACKAGE,
+            "pwreset/new_pages/models.py": PACKAGES_MODELS,
+            "tests/new_pages/__init__.py": "",
+            "tests/new_pages/test_pages.py": "from tests.new_pages import test_others\n",
+            "tests/new_pages/test_others.py": "",
+            "templates/new_pages/page.html": '<a href="https://example.com/">Example</a>',
+        }.items():
+            (self.root / path).parent.mkdir(exist_ok=True)
+            (self.root / path).write_text(text, encoding="utf-8")
+        application = self.root / "pwreset/__init__.py"
+        text = application.read_text(encoding="utf-8")
+        for before, after in (
+            ("import commands, ", "import new_pages, commands, "),
+            ("in (users, ", "in (new_pages, users, "),
+        ):
+            assert text.count(before) == 1
+            text = text.replace(before, after)
+        application.write_text(text, encoding="utf-8")
+
     def migrate(self, line: str, name: str) -> None:
         self.add_column(line)
         self.flask("db", "migrate", "-m", name)
@@ -63,12 +114,12 @@ class Team:
     def write(self, upgrade: str) -> None:
         """Write a migration by hand."""
         head = '"""Written by hand."""\nimport sqlalchemy as sa\nfrom alembic import op\n'
-        revision = 'revision, down_revision = "0005", "0004"\n'
+        revision = f'revision, down_revision = "{NEXT}", "{HEAD}"\n'
         functions = f"def upgrade():\n    {upgrade}\ndef downgrade(): pass\n"
-        (self.versions / "0005_by_hand.py").write_text(head + revision + functions, encoding="utf-8")
+        (self.versions / f"{NEXT}_by_hand.py").write_text(head + revision + functions, encoding="utf-8")
 
-    def newest(self) -> Path:
-        return max(self.versions.glob("*.py"))
+    def files(self) -> set[Path]:
+        return set(self.versions.glob("*.py"))
 
     def contents(self) -> dict[str, Rows]:
         """Return the rows of every table, in the columns that are ours."""
@@ -98,7 +149,7 @@ def assert_rows_still_refer_to_accounts(instance: Instance) -> None:
 
 def assert_ids_are_never_reused(instance: Instance) -> None:
     found = instance.query("SELECT name FROM sqlite_master WHERE sql LIKE '%AUTOINCREMENT%'")
-    assert {name for (name,) in found} == NEVER_REUSED
+    assert {name for (name,) in found} & ROWS.keys() == NEVER_REUSED
 
 
 # --- Nothing is lost
@@ -111,7 +162,7 @@ def test_a_new_column_keeps_every_row_up_and_down(team: Team, columns: list[str]
     for number, column in enumerate(columns):
         team.migrate(column, f"change {number}")
         team.flask("db", "upgrade")
-    for arguments in (("downgrade", "0004"), ("upgrade",)):
+    for arguments in (("downgrade", HEAD), ("upgrade",)):
         assert team.contents() == before
         team.flask("db", *arguments)
         assert team.contents() == before
@@ -135,7 +186,7 @@ def test_an_id_of_a_deleted_account_stays_used_when_its_table_is_recreated(team:
 @on_sqlite
 def test_a_migration_that_would_leave_rows_without_the_row_they_refer_to_changes_nothing(team: Team) -> None:
     before = team.contents()
-    team.write("op.add_column('users', sa.Column('extra', sa.Integer()))\n    op.execute('DELETE FROM users')")
+    team.write("op.add_column('users', sa.Column('new_extra', sa.Integer()))\n    op.execute('DELETE FROM users')")
     done = team.flask("db", "upgrade", status=1)
     assert done.stderr == (
         "Error: The migrations would leave rows in security_events that refer to missing rows of users."
@@ -143,8 +194,8 @@ def test_a_migration_that_would_leave_rows_without_the_row_they_refer_to_changes
     )
     assert done.stdout == ""
     assert team.contents() == before
-    assert "extra" not in str(team.instance.query("SELECT sql FROM sqlite_master"))
-    assert team.instance.query("SELECT version_num FROM alembic_version") == [("0004",)]
+    assert "new_extra" not in str(team.instance.query("SELECT sql FROM sqlite_master"))
+    assert team.instance.query("SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
 @on_sqlite
@@ -159,35 +210,37 @@ def test_rows_that_referred_to_nothing_before_do_not_stop_an_upgrade(team: Team)
 
 
 def test_a_migration_continues_the_numbers_passes_the_linter_and_prints_a_line(team: Team) -> None:
+    before = team.files()
     for line in (SEEN_AT, USERNAME):
         team.add_column(line)
     team.flask("db", "migrate", "-m", "username and when seen")
-    file = team.versions / "0005_username_and_when_seen.py"
-    assert file == team.newest()
+    file = team.versions / f"{NEXT}_username_and_when_seen.py"
+    assert team.files() - before == {file}
     assert file.read_text(encoding="utf-8").startswith('"""Username and when seen."""\n')
     assert "pwreset" not in file.read_text(encoding="utf-8")
     for check in (("check",), ("format", "--check")):
         done = subprocess.run([sys.executable, "-m", "ruff", *check, "migrations"], cwd=team.root, check=False)
         assert done.returncode == 0
-    assert team.flask("db", "upgrade").stdout == "Upgraded to 0005: Username and when seen.\n"
+    assert team.flask("db", "upgrade").stdout == f"Upgraded to {NEXT}: Username and when seen.\n"
     assert team.flask("db", "upgrade").stdout == ""
-    assert team.flask("db", "downgrade").stdout == "Downgraded from 0005: Username and when seen.\n"
+    assert team.flask("db", "downgrade").stdout == f"Downgraded from {NEXT}: Username and when seen.\n"
 
 
 def test_without_changes_no_migration_is_written(team: Team) -> None:
+    before = team.files()
     assert team.flask("db", "migrate", "-m", "nothing").stdout == "No changes to the tables.\n"
-    assert team.newest().name.startswith("0004")
+    assert team.files() == before
 
 
 def test_a_mistake_in_a_migration_is_reported_as_one_with_its_file_and_keeps_everything(team: Team) -> None:
     before = team.contents()
     team.migrate(WITHOUT_DEFAULT, "team")
     done = team.flask("db", "upgrade", status=1)
-    assert re.fullmatch(r"Error: 0005_team\.py failed at line \d+ and was rolled back: .*\n", done.stderr)
+    assert re.fullmatch(rf"Error: {NEXT}_team\.py failed at line \d+ and was rolled back: .*\n", done.stderr)
     assert re.search("NOT NULL|null values", done.stderr)
     assert done.stdout == ""
     assert team.contents() == before
-    assert team.instance.query("SELECT version_num FROM alembic_version") == [("0004",)]
+    assert team.instance.query("SELECT version_num FROM alembic_version") == [(HEAD,)]
 
 
 # --- Two at a time
@@ -198,7 +251,7 @@ def test_of_two_upgrades_at_a_time_the_second_waits_and_finds_nothing_to_do(team
     with ThreadPoolExecutor() as pool:
         runs = [pool.submit(team.flask, "db", "upgrade") for _ in range(2)]
         printed = sorted(run.result().stdout for run in runs)
-    assert printed == ["", "Upgraded to 0005: Written by hand.\n"]
+    assert printed == ["", f"Upgraded to {NEXT}: Written by hand.\n"]
 
 
 def test_of_two_first_upgrades_at_a_time_one_makes_the_tables(empty_instance: Instance) -> None:
@@ -206,4 +259,22 @@ def test_of_two_first_upgrades_at_a_time_one_makes_the_tables(empty_instance: In
         runs = [pool.submit(empty_instance.run, "-m", "flask", "db", "upgrade") for _ in range(2)]
         done = [run.result() for run in runs]
     assert [(one.returncode, one.stderr) for one in done] == [(0, "")] * 2
-    assert sorted(one.stdout.count("Upgraded to") for one in done) == [0, 4]
+    assert sorted(one.stdout.count("Upgraded to") for one in done) == [0, len(REVISIONS)]
+
+
+# --- Our tests in a team's copy
+
+
+@on_sqlite
+def test_our_tests_do_not_object_to_a_column_a_table_and_a_package_of_a_team(team: Team) -> None:
+    for name in ("tests", "benchmarks"):
+        shutil.copytree(ROOT / name, team.root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ROOT.glob("requirements*.txt"):
+        shutil.copy(path, team.root)
+    team.add_package()
+    team.migrate(USERNAME, "username and pages")
+    assert "create_table" in (team.versions / f"{NEXT}_username_and_pages.py").read_text(encoding="utf-8")
+    options = ("-p", "no:cacheprovider", "-q", "-k", "not postgresql")
+    tests = ("tests/test_architecture.py", "tests/test_migrations.py")
+    done = team.instance.run("-m", "pytest", *options, *tests, root=team.root)
+    assert done.returncode == 0, done.stdout
