@@ -1,1 +1,1 @@
-"""How an email reaches a mail server or the local mailbox. It knows no accounts and no rows."""
+"""Sends an email to a mail server or the local mailbox. This package must not use accounts or rows."""

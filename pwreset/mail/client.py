@@ -1,7 +1,7 @@
-"""smtplib's client with what it lacks: a connection that can be aborted, RSET where it is due, and pipelining.
+"""smtplib's client with three additions: its connection can be aborted, it sends RSET after DATA fails, it pipelines.
 
-Sender and recipient go out in one packet where the server allows it (PIPELINING, RFC 2920), which saves a round trip.
-DATA does not go with them: a server that rejected the recipient could then deliver an empty email.
+Sender and recipient are sent in one packet if the server supports it (PIPELINING, RFC 2920), which saves a round trip.
+DATA is not sent with them: a server that rejected the recipient could then deliver an empty email.
 This module decides nothing about an email; `smtp` does.
 """
 
@@ -19,26 +19,26 @@ OK = 250  # RFC 5321 section 4.2.1
 
 
 class SMTPClient(smtplib.SMTP):
-    """smtplib's client, which also hands out its TCP socket and records whether the server accepted the sender.
+    """smtplib's client, which also passes on its TCP socket and records whether the server accepted the sender.
 
     Args:
         host: the mail server.
         port: its port.
         tls: the context for TLS from the first byte; None for a plain connection.
-        keep_socket: called with a duplicate of the TCP socket, to abort the connection by.
-        ends_at: when connecting must have succeeded, by `time.monotonic()`.
+        keep_socket: called with a duplicate of the TCP socket, which can abort the connection.
+        ends_at: the deadline for connecting, as `time.monotonic()`.
 
     Attributes:
         sender_answered: whether the server replied to MAIL FROM of the current email.
         sender_accepted: whether it accepted the sender.
-        handed_over: whether the current email was sent to its last byte.
-        pipelining: whether sender and recipient may go out together.
+        handed_over: whether the current email was sent completely.
+        pipelining: whether sender and recipient may be sent together.
     """
 
     sender_answered = sender_accepted = False
     handed_over = False
     pipelining = True
-    _recipient: str | None = None  # whose RCPT TO goes out with MAIL FROM, until its reply is read
+    _recipient: str | None = None  # its RCPT TO is sent with MAIL FROM; set until the reply is read
 
     def __init__(
         self,
@@ -51,17 +51,17 @@ class SMTPClient(smtplib.SMTP):
         self._tls = tls
         self._keep_socket = keep_socket
         self._ends_at = ends_at
-        # A fixed EHLO name: the default asks DNS for this host's name, which no timeout covers.
+        # A fixed EHLO name: the default queries DNS for this host's name, which no timeout covers.
         super().__init__(host, port, "[127.0.0.1]", current_app.config["EMAIL_TIMEOUT"])
 
     def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
         plain = self._connect_in_time(host, port, timeout)
-        # A duplicate stays valid when TLS takes the socket over, so a slow handshake can be aborted too.
+        # A duplicate stays valid when TLS wraps the socket, so a slow handshake can be aborted too.
         self._keep_socket(plain.dup())
         return self._tls.wrap_socket(plain, server_hostname=host) if self._tls else plain
 
     def _connect_in_time(self, host: str, port: int, timeout: float) -> socket.socket:
-        """Connect to the first address that answers; all of them together have until the deadline."""
+        """Connect to the first address that answers; the deadline is for all of them together."""
         failure: OSError = TimeoutError()
         for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
             left = self._ends_at - time.monotonic()
@@ -98,23 +98,23 @@ class SMTPClient(smtplib.SMTP):
         return code, reply
 
     def rcpt(self, recip: str, options: Any = ()) -> tuple[int, bytes]:
-        """Send RCPT TO, or read the reply to the one that went out with MAIL FROM."""
+        """Send RCPT TO, or read the reply to the one that was sent with MAIL FROM."""
         if self._recipient:
             self._recipient = None
             return self.getreply()
         return super().rcpt(recip, options)
 
     def send(self, s: Any) -> None:
-        """Send text, with RCPT TO behind MAIL FROM; record the final dot of an email (RFC 5321 section 4.1.1.4)."""
+        """Send text, and RCPT TO with MAIL FROM; record the final dot of an email (RFC 5321 section 4.1.1.4)."""
         if self._recipient and isinstance(s, str) and s.startswith("mail "):
             s += f"rcpt TO:{smtplib.quoteaddr(self._recipient)}{smtplib.CRLF}"
         super().send(s)
         self.handed_over |= isinstance(s, bytes) and s.endswith(b"\r\n.\r\n")
 
     def data(self, msg: Any) -> tuple[int, bytes]:
-        """Send the text of the email. A server that rejects it at DATA gets the RSET that smtplib leaves out there.
+        """Send the text of the email. If the server rejects DATA, send RSET, which smtplib does not do here.
 
-        Every reply 2yz to the text accepts it (RFC 5321 section 4.2.1); smtplib expects 250.
+        Every 2yz reply accepts the text (RFC 5321 section 4.2.1), but smtplib expects 250.
         """
         try:
             code, reply = super().data(msg)

@@ -1,7 +1,7 @@
-"""How handing an email over can fail, and what to do about it, in words.
+"""The ways in which sending an email can fail, and a sentence for each that states what to do.
 
-Decides the sentence for an error of smtplib, ssl or the socket. The server's own text is not passed on, since it may
-repeat an address; only its reply code is.
+Decides the sentence for an error of smtplib, ssl or the socket. The server's own text is not passed on, because it may
+contain an address; only its reply code is.
 """
 
 import smtplib
@@ -9,7 +9,7 @@ import socket
 import ssl
 
 ADVICE_FOR_GMAIL = (
-    "Gmail wants an app password: turn on 2-Step Verification, make one at "
+    "Gmail needs an app password: turn on 2-Step Verification, create one at "
     "https://myaccount.google.com/apppasswords and set it as EMAIL_PASS"
 )
 REPLIES = range(200, 600)
@@ -20,7 +20,7 @@ class MailError(Exception):
 
 
 class ServerUnavailable(MailError):
-    """The server takes no email at all: it is unreachable or untrusted, or it refused the login or the sender."""
+    """The server accepts no email at all: it is unreachable or untrusted, or it refused the login or the sender."""
 
 
 class Deferred(MailError):
@@ -28,7 +28,7 @@ class Deferred(MailError):
 
     Args:
         reason: why, in plain words.
-        maybe_sent: all of the email was handed over and only the reply is missing, so it may have arrived.
+        maybe_sent: whether the email was handed over completely and only the reply is missing, so it may have arrived.
     """
 
     def __init__(self, reason: str, *, maybe_sent: bool = False) -> None:
@@ -43,8 +43,8 @@ class Refused(MailError):
 def code_of(error: Exception) -> int:
     """Return the server's reply code that an error carries (RFC 5321 section 4.2), or 0.
 
-    A reply that is not valid is 0 too: one that ends after "25", which smtplib reads as 25, one without a number, and
-    one without an end, for which smtplib invents a 500.
+    An invalid reply is 0 too: one that ends after "25", which smtplib reads as 25, one without a number, and one that
+    is too long, which smtplib reports as 500.
     """
     if _text_of(error) == b"Line too long.":
         return 0
@@ -54,7 +54,7 @@ def code_of(error: Exception) -> int:
     return max((code for code in codes if isinstance(code, int) and code in REPLIES), default=0)
 
 
-def is_limit(error: Exception) -> bool:
+def is_sending_limit(error: Exception) -> bool:
     """Whether the account has reached its sending limit, which Gmail reports with a permanent code."""
     replies = error.recipients.values() if isinstance(error, smtplib.SMTPRecipientsRefused) else [(0, _text_of(error))]
     return any(b"5.4.5" in reply for _, reply in replies)
@@ -84,7 +84,7 @@ def _explain_login(error: smtplib.SMTPAuthenticationError) -> str:
 
 def _explain_reply(error: Exception) -> str:
     code = code_of(error)
-    if is_limit(error):
+    if is_sending_limit(error):
         return f"the mail account has reached its sending limit ({code})"
     if code == 421:
         return "the mail server is closing for now (421)"
@@ -93,7 +93,7 @@ def _explain_reply(error: Exception) -> str:
     if isinstance(error, smtplib.SMTPRecipientsRefused):
         return f"the mail server refused the recipient ({code})"
     if isinstance(error, smtplib.SMTPDataError):
-        return f"the mail server refused the mail ({code})"
+        return f"the mail server refused the email ({code})"
     return f"the mail server answered {code}"
 
 
@@ -107,8 +107,8 @@ def _explain_connection(error: Exception) -> str:
         (TimeoutError, "the mail server did not answer in time: check EMAIL_HOST, EMAIL_PORT and any firewall"),
         (ConnectionRefusedError, "the mail server refused the connection: check EMAIL_HOST and EMAIL_PORT"),
         ((ConnectionError, smtplib.SMTPServerDisconnected), "the mail server closed the connection"),
-        (smtplib.SMTPResponseException, "the mail server's answer made no sense"),
-        (smtplib.SMTPRecipientsRefused, "the mail server's answer made no sense"),
+        (smtplib.SMTPResponseException, "the mail server's reply was not valid"),
+        (smtplib.SMTPRecipientsRefused, "the mail server's reply was not valid"),
     )
     if "timed out" in str(error):  # smtplib turns a timeout while reading into SMTPServerDisconnected
         error = TimeoutError()
@@ -118,9 +118,7 @@ def _explain_connection(error: Exception) -> str:
 
 def _explain_certificate(error: Exception) -> str:
     reason = getattr(error, "verify_message", "")
-    return (
-        f"the mail server's certificate is not trusted ({reason}): check EMAIL_HOST; nothing was sent, not even a login"
-    )
+    return f"the mail server's certificate is not trusted ({reason}): check EMAIL_HOST; no login and no email was sent"
 
 
 def _explain_missing(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""The local mailbox: emails kept on this machine as `.eml` files instead of sent, if no mail server is set.
+"""The local mailbox: if no mail server is configured, emails are not sent but kept on this machine as `.eml` files.
 
 Decides where the files are, who may read the folder (its owner) and how many are kept. It exists in local mode only,
-since the files contain live links; `create_app` refuses a public start without a mail server.
+because the files contain valid links; `create_app` does not start in public mode without a mail server.
 """
 
 import logging
@@ -21,14 +21,14 @@ from flask_mail import Connection, Message, email_dispatched
 
 from pwreset.mail.errors import ServerUnavailable
 
-KEPT = 200
+MAXIMUM_KEPT = 200
 HOUR = 3600 * 10**9  # nanoseconds
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class KeptEmail:
-    """An email of the mailbox: the file's name without its ending, and the parsed message."""
+    """An email in the mailbox: the file's name without `.eml`, and the parsed message."""
 
     id: str
     message: EmailMessage
@@ -47,7 +47,7 @@ class KeptEmail:
 
 
 class MailboxConnection(Connection):
-    """Flask-Mail's connection into the folder."""
+    """A connection for Flask-Mail that writes into the folder."""
 
     def __enter__(self) -> Self:
         self.num_emails = 0
@@ -60,7 +60,7 @@ class MailboxConnection(Connection):
     def send(self, message: Message, envelope_from: str | tuple[str, str] | None = None) -> None:
         """Write one email; a second copy of it replaces the first.
 
-        The file's name is the local part of the Message-ID, so nothing that a visitor sent can choose it.
+        The file's name is the local part of the Message-ID, so it depends on nothing that a visitor sent.
 
         Raises:
             ServerUnavailable: if the folder can't be written.
@@ -69,7 +69,7 @@ class MailboxConnection(Connection):
         try:
             _keep(identity_of(message), text)
         except OSError as error:
-            reason = f"the mailbox can't be written ({error.strerror})"
+            reason = f"the mailbox can't be written to ({error.strerror})"
             raise ServerUnavailable(reason) from None
         self.num_emails += 1
         announce(message)
@@ -135,5 +135,5 @@ def _written_at(path: Path) -> int:
 
 def _prune() -> None:
     abandoned = [path for path in mailbox_folder().glob("*.part") if _written_at(path) < time.time_ns() - HOUR]
-    for path in _newest_first()[KEPT:] + abandoned:
+    for path in _newest_first()[MAXIMUM_KEPT:] + abandoned:
         path.unlink(missing_ok=True)

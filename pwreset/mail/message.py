@@ -1,4 +1,4 @@
-"""How an email is encoded: every part survives a 7-bit connection, and no line exceeds the limit.
+"""Encodes an email, so that every part can be sent over a 7-bit connection, and no line exceeds the limit.
 
 This module must not know the text or the recipient of an email.
 """
@@ -14,7 +14,7 @@ from pwreset.addresses import envelope
 from pwreset.clock import utcnow
 
 LONGEST_PLAIN_LINE = 900  # characters; RFC 5322 section 2.1.1 allows 998 octets
-# Flask-Mail gives every message an id, and for that asks DNS for this host's name, which no timeout covers.
+# Flask-Mail gives every message an id, for which it queries DNS for this host's name, which no timeout covers.
 flask_mail.make_msgid = partial(make_msgid, domain="localhost")  # type: ignore[attr-defined]
 
 

@@ -1,10 +1,10 @@
-"""How an email reaches a mail server: verified certificates, bounded time, one connection for a batch.
+"""Sends emails to a mail server: with verified certificates, in limited time, over one connection for a batch.
 
-Decides whose failure a failure is: the server's (nothing was handed over, and all emails wait) or the single email's.
-A refused sender is the server's, since every other email has the same sender; with a sender of its own, or SMTPUTF8, it
-is that email's. Flask-Mail checks no certificate, has no timeout and leaks its socket when a login fails, so its
-`Connection` is replaced; its settings, message and signal stay. The server's own words never leave this package: they
-may repeat an address.
+Decides whether a failure concerns the server (nothing was handed over, and all emails wait) or one email. A refused
+sender concerns the server, because every other email has the same sender, unless this email has its own sender or needs
+SMTPUTF8. Flask-Mail checks no certificate, has no timeout and leaks its socket when a login fails, so its `Connection`
+is replaced; its settings, message and signal stay. The server's own text never leaves this package, because it may
+contain an address.
 """
 
 import smtplib
@@ -22,10 +22,10 @@ from flask_mail import Connection, Mail, Message
 
 from pwreset.addresses import envelope
 from pwreset.mail.client import SMTPClient
-from pwreset.mail.errors import Deferred, MailError, Refused, ServerUnavailable, code_of, explain, is_limit
+from pwreset.mail.errors import Deferred, MailError, Refused, ServerUnavailable, code_of, explain, is_sending_limit
 from pwreset.mail.mailbox import MailboxConnection, announce
 
-NO_PIPELINING = 600.0  # seconds without pipelining after a server stopped answering to it
+NO_PIPELINING = 600.0  # seconds without pipelining after a server did not answer it
 PERMANENT = 500  # RFC 5321 section 4.2.1
 TOO_LARGE = 552  # RFC 1870 section 6.1: a reply to MAIL FROM that is about this email
 
@@ -53,7 +53,7 @@ class VerifyingConnection(Connection):
         """Hand one email over, within EMAIL_DEADLINE seconds.
 
         Raises:
-            ServerUnavailable: nothing was handed over, and no other email would be.
+            ServerUnavailable: nothing was handed over, and the server would not accept another email either.
             Deferred: this email failed for now.
             Refused: this email failed for good.
         """
@@ -73,7 +73,7 @@ class VerifyingConnection(Connection):
         host = self.connect()
         try:
             self.secure(host)
-            host.ehlo_or_helo_if_needed()  # here, so that its failure is not one email's
+            host.ehlo_or_helo_if_needed()  # here, so that a failure concerns the server
             self.login(host)
         except BaseException:
             host.close()
@@ -110,13 +110,13 @@ class VerifyingConnection(Connection):
 
     @contextmanager
     def deadline(self) -> Iterator[None]:
-        """Bound everything inside to EMAIL_DEADLINE seconds by aborting the connection (but not a DNS lookup)."""
+        """Limit the block to EMAIL_DEADLINE seconds by aborting the connection (a DNS lookup can't be aborted)."""
         self._is_late = False
         seconds = current_app.config["EMAIL_DEADLINE"]
         self._ends_at = time.monotonic() + seconds
         timer = Timer(seconds, self._abort)
         timer.daemon = True
-        with suppress(RuntimeError):  # Python starts no thread while it shuts down; the timeouts still hold
+        with suppress(RuntimeError):  # Python starts no thread while it shuts down; the timeouts still apply
             timer.start()
         try:
             yield
@@ -138,8 +138,8 @@ class VerifyingConnection(Connection):
     def _transmit(self, message: Message, envelope_from: str | tuple[str, str] | None) -> None:
         sender = envelope(parseaddr(str(envelope_from or message.sender))[1])
         recipients = [envelope(str(address)) for address in message.send_to]
-        # A sender of its own, or SMTPUTF8: a refusal of MAIL FROM says nothing about other emails.
-        peculiar = message.sender != self.mail.default_sender or not "".join(recipients).isascii()
+        # An email with its own sender, or with SMTPUTF8: if MAIL FROM is refused, other emails may still be accepted.
+        is_special = message.sender != self.mail.default_sender or not "".join(recipients).isascii()
         reused = self.host is not None
         self.host = self.host or self._open()
         state = current_app.extensions["pwreset"]
@@ -150,9 +150,9 @@ class VerifyingConnection(Connection):
             else:  # asks for SMTPUTF8, and encodes the headers for it
                 self.host.send_message(message._message(), sender, recipients)  # noqa: SLF001
         except (smtplib.SMTPException, OSError) as error:
-            if not self.host.sender_answered:  # one command at a time shows which one failed
+            if not self.host.sender_answered:  # without pipelining, the next failure shows which command it was
                 state.no_pipelining_until = time.monotonic() + NO_PIPELINING
-            failure = self._failure(error, peculiar=peculiar, reused=reused)
+            failure = self._failure(error, is_special=is_special, reused=reused)
             self._close_unless_refused(error)
             raise failure from None  # the original may repeat an address
 
@@ -164,34 +164,34 @@ class VerifyingConnection(Connection):
             self.close()
             raise failure from None  # the original may contain the password
 
-    def _failure(self, error: Exception, *, peculiar: bool, reused: bool) -> MailError:
+    def _failure(self, error: Exception, *, is_special: bool, reused: bool) -> MailError:
         reason = self.explain(error)
         if isinstance(error, smtplib.SMTPNotSupportedError):
-            return Refused("the mail server does not take international addresses (SMTPUTF8)")
-        about_this_email = code_of(error) == TOO_LARGE or peculiar
+            return Refused("the mail server does not support international addresses (SMTPUTF8)")
+        about_this_email = code_of(error) == TOO_LARGE or is_special
         if self.host is None or not (self.host.sender_accepted or about_this_email):
             return ServerUnavailable(reason)
-        if reused and not self.host.sender_answered:  # the server closed an idle connection: nobody's failure
+        if reused and not self.host.sender_answered:  # the server closed an idle connection
             return ServerUnavailable(reason)
-        if code_of(error) >= PERMANENT and not is_limit(error):
+        if code_of(error) >= PERMANENT and not is_sending_limit(error):
             return Refused(reason)
         return Deferred(reason, maybe_sent=self.host.handed_over and not code_of(error))
 
     def _close_unless_refused(self, error: Exception) -> None:
-        # After a plain refusal smtplib has sent RSET, and the connection can be used for the next email. After a reply
-        # that is no SMTP it can't: the server's next reply may belong to something else.
+        # After a refusal, smtplib has sent RSET, and the connection can be used for the next email. After an invalid
+        # reply it can't: the server's next reply may belong to an earlier command.
         refused = isinstance(error, (smtplib.SMTPRecipientsRefused, smtplib.SMTPDataError)) and code_of(error)
         if not refused or self._is_late:
             self.close()
 
 
 class VerifyingMail(Mail):
-    """Flask-Mail with our connections: to the mail server, or into the local mailbox if none is set."""
+    """Flask-Mail with our connections: to the mail server or, if none is configured, to the local mailbox."""
 
     def connect(self) -> Connection:
         """Return a connection for a batch of emails; use it in a `with` statement."""
         state = current_app.extensions["mail"]
         if state.server is None:
             return MailboxConnection(state)
-        # Under TESTING Flask-Mail's own connection sends nothing (MAIL_SUPPRESS_SEND), and signals what it would send.
+        # Under TESTING, Flask-Mail's own connection sends nothing (MAIL_SUPPRESS_SEND), but still sends its signal.
         return Connection(state) if state.suppress else VerifyingConnection(state)

@@ -83,7 +83,7 @@ def test_a_wrong_certificate_is_refused_by_a_connection_of_its_own(
     with SMTPServer(tls_context=getattr(authority, certificate), auth=LOGIN) as server:
         app = app_for(make_app, server, **SECURE)
         with app.app_context(), mail.connect() as connection, pytest.raises(ServerUnavailable):
-            connection.send(emails.trial_message("alice@example.com"))
+            connection.send(emails.test_message("alice@example.com"))
         assert (server.login_attempts, server.messages) == (0, [])
 
 
@@ -186,7 +186,7 @@ def test_the_password_is_in_no_exception_and_no_log(
         ask(app)
         assert app.debug
         with app.app_context(), mail.connect() as connection, pytest.raises(ServerUnavailable) as caught:
-            connection.send(emails.trial_message("alice@example.com"))
+            connection.send(emails.test_message("alice@example.com"))
         _, problem = deliver(app)
     printed = capfd.readouterr()
     said = "".join(traceback.format_exception(caught.value)) + str(problem) + caplog.text + printed.out + printed.err
