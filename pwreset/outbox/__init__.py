@@ -1,4 +1,4 @@
-"""The queue of emails: its rows, what becomes of them, and who delivers them."""
+"""The queue of emails: its rows, the outcomes of attempts to deliver them, and the worker."""
 
 from pwreset.outbox.kinds import EmailKind as EmailKind
 from pwreset.outbox.outcomes import Outcome as Outcome

@@ -1,4 +1,4 @@
-"""The per-account cooldown: one email in EMAIL_INTERVAL, and EMAIL_HOURLY an hour of each kind, whoever requests it.
+"""The per-account cooldown: one email per EMAIL_INTERVAL, and EMAIL_HOURLY of each kind an hour, for all visitors.
 
 An account has one slot. An attempt claims it before it writes an email that strangers can request, and releases it if
 nothing was sent. This runs in the worker, after the response, so a limit reveals nothing to the visitor.
@@ -21,7 +21,7 @@ HOUR = timedelta(hours=1)
 
 
 class Slot(NamedTuple):
-    """A claimed slot: whose, since when, and the start of the cooldown before it."""
+    """A claimed slot: the account, when it was claimed, and the start of the cooldown before it."""
 
     user_id: int
     claimed_at: datetime
@@ -65,7 +65,8 @@ def _claim(user: User, interval: timedelta) -> Slot | None:
 
 
 def _window(kind: EmailKind) -> timedelta:
-    # An email counts as long as its link lives, and at most an hour: else short-lived links would keep an owner out.
+    # An email counts while its link is valid, and at most for an hour. Otherwise an owner whose short-lived links have
+    # expired could not get a new one.
     return min(HOUR, timedelta(seconds=token_generator(kind.purpose or "reset").lifetime))
 
 
@@ -75,7 +76,7 @@ def _start_of_full_hour(user: User, kind: EmailKind) -> datetime | None:
     mine = SecurityEvent.user_id == user.id
     # Events further in the future were written before the clock was set back.
     recent = (SecurityEvent.created_at > now - _window(kind)) & (SecurityEvent.created_at < now + CLOCK_TOLERANCE)
-    # Only emails whose links may work: five requests of a stranger must not delay an owner who has ended those links.
+    # Only emails whose links may still be valid: a stranger's requests must not delay an owner who revoked their links.
     ended = select(func.max(SecurityEvent.id)).where(mine, SecurityEvent.kind.in_(END_LINKS)).scalar_subquery()
     usable = SecurityEvent.id > func.coalesce(ended, 0)
     sent = select(SecurityEvent.created_at).where(mine, SecurityEvent.kind == kind.event, recent, usable)

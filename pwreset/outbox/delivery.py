@@ -44,7 +44,7 @@ def deliver_pending(
         on_progress: called after each email with the number so far.
 
     Returns:
-        How many rows were settled, and why the mail server accepts no email at all (None: it does).
+        How many rows were settled, and why the mail server accepts no email at all (None if it accepts emails).
     """
     done = 0
     with mail.connect() as connection:
@@ -76,7 +76,7 @@ class Attempt:
         self.message: Message | None = None
 
     def make(self, connection: Connection) -> Outcome:
-        """Make the attempt and return its outcome. Nothing is recorded yet but the claimed slot.
+        """Make the attempt and return its outcome. Only the claimed slot is recorded yet.
 
         Raises:
             sqlalchemy.exc.SQLAlchemyError: the database is unavailable; the row stays leased and is tried again later.
@@ -140,12 +140,12 @@ def _deliver(row: OutboxMessage, connection: Connection) -> Outcome:
 
 
 def _settle_sent(row: OutboxMessage, outcome: Outcome) -> None:
-    """Settle the row of an email that is out; wait for a database that is away, or a second copy would follow."""
+    """Settle the row of an email that was sent; wait for an unavailable database, or a second copy would follow."""
     started = time.monotonic()
     lease = current_app.config["OUTBOX_LEASE_SECONDS"]
     for tries in count(1):
         try:
-            if tries == 1 or outbox.exists(row):  # else the last try was committed, and only its answer was lost
+            if tries == 1 or outbox.exists(row):  # otherwise the last try was committed, and only the reply was lost
                 outbox.settle(row, outcome)
         except IntegrityError:  # the account was deleted meanwhile, and its events with it
             db.session.rollback()
@@ -153,10 +153,10 @@ def _settle_sent(row: OutboxMessage, outcome: Outcome) -> None:
         except UNAVAILABLE:
             db.session.rollback()
             waited = time.monotonic() - started
-            # Two tries at least: a process that was frozen finds its time over, and its old connection dead.
+            # Two tries at least: for a process that was frozen, the time is over and the old connection is closed.
             if tries > 1 and waited >= LONGEST_OUTAGE:
                 raise
-            if waited >= lease:  # without its events: better than one email a minute, if only they can't be written
+            if waited >= lease:  # if only the events can't be written, a second copy would follow
                 outcome = replace(outcome, user_id=None)
             time.sleep(0.5)
         else:
@@ -171,7 +171,7 @@ def _record_heartbeat() -> None:
 
 
 def _log(row: OutboxMessage, outcome: Outcome, message: Message | None) -> None:
-    # Never whose email it is.
+    # The log must not name the recipient.
     extra = {"email_id": row.id, "kind": row.kind, "message_id": row.message_id, "attempts": row.attempts}
     if outcome.result is Result.SENT and message and current_app.config["EMAIL_HOST"] is None:
         link = f"{emails.origin_of(row)}/mailbox/{mailbox.identity_of(message)}"

@@ -1,8 +1,7 @@
-"""How a row of the outbox becomes an email: its recipient, its texts, and its links.
+"""Writes the email of an outbox row: its recipient, its texts, and its links.
 
-The recipient is always the address stored with the account, never the one typed. Tokens are created here and nowhere
-else (`flask users reset-link` calls `link_to_page`). A token is in the returned email only; it must not be logged or
-stored.
+The recipient is always the address stored with the account, never the one typed. Tokens are created only here
+(`flask users reset-link` calls `link_to_page`). A token is in the returned email only; it must not be logged or stored.
 """
 
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ PAGES = {
     "notice": "password_reset.secure",
 }
 HEADERS = {"Auto-Submitted": "auto-generated", "X-Auto-Response-Suppress": "All"}
-"""They keep automatic replies such as vacation notices from answering (RFC 3834, section 5)."""
+"""They prevent automatic replies such as vacation notices (RFC 3834, section 5)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class EmailDraft:
 
 
 def draft_for(row: OutboxMessage) -> EmailDraft | None:
-    """Return what to write for a row, or None if nobody may get it. A registration creates its account here.
+    """Return what to write for a row, or None if it has no recipient. A registration creates its account here.
 
     Raises:
         ValueError: this version does not know the row's kind.
@@ -66,14 +65,14 @@ def write(row: OutboxMessage, draft: EmailDraft) -> Message:
     """Return the email, with its links.
 
     Raises:
-        Exception: whatever a team's own template raises; the row can't be sent then.
+        Exception: a template failed, and the email can't be sent.
     """
     message = _message(row, draft, _context(row, draft))
-    # From the row and not from this attempt, so that a second copy can be recognised.
+    # The ID comes from the row, not from this attempt, so that a second copy can be recognised.
     message.msgId = f"<{row.message_id}@{_sender_domain()}>"
     if message.has_bad_headers():
         raise flask_mail.BadHeaderError
-    message.as_bytes()  # what can't be encoded fails here, as a fault of this row
+    message.as_bytes()  # an encoding error must be raised here, where it only concerns this row
     return message
 
 
@@ -92,7 +91,7 @@ def _message(row: OutboxMessage, draft: EmailDraft, context: dict[str, Any]) -> 
     )
 
 
-def trial_message(recipient: str) -> Message:
+def test_message(recipient: str) -> Message:
     """Return the email of `flask mail check --to`."""
     site = current_app.config["SITE_NAME"]
     text = f"{site} can send mail.\n\nSomebody who runs it asked for this test with `flask mail check`.\n"
@@ -147,7 +146,7 @@ def _django_context(user: User, purpose: str, origin: str) -> dict[str, Any]:
     scheme, domain, path, *_ = urlsplit(link)
     _, _, uid, token = path.split("/")
     lifetime = humanize_duration(token_generator(purpose).lifetime)
-    # A template written for Django puts the link together from these parts.
+    # Django's templates build the link from these parts.
     parts = {"protocol": scheme, "domain": domain, "uid": uid, "token": token}
     return {"link": link, "lifetime": lifetime, "user": user, **parts}
 
@@ -155,7 +154,7 @@ def _django_context(user: User, purpose: str, origin: str) -> dict[str, Any]:
 def _revoke_context(draft: EmailDraft, user: User, origin: str) -> dict[str, str]:
     if draft.purpose == "reset":
         return {"cancel_link": link_to_page(user, "cancel", origin)}
-    # Only to the account's current address: a notice goes to the one it had when the password was changed.
+    # Only for the account's current address: the notice goes to the address at the time of the change.
     if draft.template == EmailKind.PASSWORD_CHANGED.template and user.is_active and draft.recipient == user.email:
         lifetime = humanize_duration(token_generator("notice").lifetime)
         return {"secure_link": link_to_page(user, "notice", origin), "secure_lifetime": lifetime}

@@ -1,4 +1,4 @@
-"""The kinds of email that a row of the outbox can ask for."""
+"""The kinds of email that a row of the outbox can request."""
 
 from datetime import timedelta
 from enum import StrEnum
@@ -16,8 +16,8 @@ class EmailKind(StrEnum):
     Attributes:
         template: the folder of its texts below `templates/mail/`.
         purpose: which token its link carries, a name of `tokens.PURPOSES`; None for an email without such a link.
-        event: the security event of the request. None for a notice, which only this application requests: strangers
-            can request all others, so these have a cooldown.
+        event: the security event of the request; None for a notice. Strangers can request every kind with an event, so
+            these kinds have a cooldown. Only this application requests a notice.
         lifetime: how long a row may wait before it expires.
     """
 

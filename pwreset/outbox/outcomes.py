@@ -1,4 +1,4 @@
-"""What can become of a row after an attempt to deliver its email: one table, which `queue.settle` applies.
+"""The possible outcomes of an attempt to deliver a row's email: one table, which `queue.settle` applies.
 
 The table states for each outcome whether the row is deleted or how it changes, which counter and event are written,
 whether the account's cooldown slot is kept, and whether the worker must still have the lease. It writes nothing itself.
@@ -23,14 +23,14 @@ class Result(StrEnum):
     """The names of the outcomes."""
 
     SENT = auto()  # the server accepted the email
-    MAYBE_SENT = auto()  # the server has all of it and did not answer: it counts as sent, and is tried again
+    MAYBE_SENT = auto()  # the server has the complete email but did not reply: it counts as sent, and is sent again
     RETRY = auto()  # the attempt failed for now
     FAILED = auto()  # the email can't be sent; the row stays for the operator
-    EXPIRED = auto()  # the row waited longer than its kind may
+    EXPIRED = auto()  # the row waited longer than the lifetime of its kind
     NO_RECIPIENT = auto()  # there is no account, or none that may get email
-    MERGED = auto()  # an older row for the same address waits, and stands for both
+    MERGED = auto()  # an older row for the same address waits, and its email answers both requests
     DEFERRED = auto()  # the account's cooldown is not over
-    RELEASED = auto()  # the server takes no email at all: no fault of this row
+    RELEASED = auto()  # the server accepts no email at all, so the attempt is not charged to this row
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Outcome:
         result: its name.
         user_id: the account that its event belongs to, or None.
         reason: why it failed, in plain words without an address.
-        until: for a merged or deferred row, when the account's next slot is free.
-        created_before: an expired row must have been requested before this time. It has not if a newer request merged
-            into it since; then it is released.
+        until: for a merged or deferred row, when the account's slot will be free.
+        created_before: an expired row must have been requested before this time. If a newer request has merged into it
+            since, it was not; then it is released.
     """
 
     result: Result
@@ -59,11 +59,11 @@ class Effect:
 
     Attributes:
         new_values: returns the columns that change; None if the row is deleted.
-        counter: the counter to raise.
+        counter: the counter to increment.
         event: the security event to record.
-        keeps_slot: whether the account's cooldown goes on.
-        needs_lease: whether nothing is written once the lease is lost.
-        fallback: the result to settle instead if this one did not apply.
+        keeps_slot: whether the account's cooldown continues.
+        needs_lease: whether nothing is written if the lease was lost.
+        fallback: the result to settle instead if this one does not apply.
     """
 
     new_values: Callable[[OutboxMessage, Outcome], dict[str, Any]] | None = None
@@ -88,13 +88,13 @@ def _defer(_row: OutboxMessage, outcome: Outcome) -> dict[str, Any]:
 
 
 def _release(row: OutboxMessage, _outcome: Outcome) -> dict[str, Any]:
-    return {"run_after": min(row.created_at, utcnow())}  # its old place in the queue
+    return {"run_after": min(row.created_at, utcnow())}  # it keeps its place in the queue
 
 
 EFFECTS = {
-    # The email is out: its row must go even if the lease is lost, or another copy would follow.
+    # The email was sent: its row is deleted even if the lease was lost, or another copy would follow.
     Result.SENT: Effect(None, Counted.DELIVERED, Kind.EMAIL_SENT, keeps_slot=True, needs_lease=False),
-    # It counts as sent: otherwise a server that hangs up could be made to send without end.
+    # It counts as sent, so that the cooldown also limits emails to a server that accepts them but does not reply.
     Result.MAYBE_SENT: Effect(_retry_later, Counted.RETRIED, Kind.EMAIL_SENT, keeps_slot=True),
     Result.RETRY: Effect(_retry_later, Counted.RETRIED),
     Result.FAILED: Effect(_fail, Counted.FAILED, Kind.REFUSED),

@@ -1,7 +1,7 @@
 """The rows of emails waiting to be sent; the only module that writes them.
 
-`enqueue` and `purge_failed` belong to the caller's transaction. The others that write commit at once, so that no
-transaction stays open while a mail server is spoken to. `settle` is the only place that commits what became of a row.
+`enqueue` and `purge_failed` write to the caller's transaction. The other functions that write commit at once, so that
+no transaction stays open while an email is sent. Only `settle` commits the outcome of an attempt.
 This module must not look up accounts or render anything.
 """
 
@@ -75,7 +75,7 @@ def claim() -> OutboxMessage | None:
 
 
 def settle(row: OutboxMessage, outcome: Outcome, slot: Slot | None = None) -> Outcome | None:
-    """Write what became of a leased row, and commit once: the row, the counter, the event and the slot.
+    """Write the outcome of an attempt, and commit once: the row, the counter, the event and the slot.
 
     Args:
         row: as `claim` returned it.
@@ -84,7 +84,7 @@ def settle(row: OutboxMessage, outcome: Outcome, slot: Slot | None = None) -> Ou
 
     Returns:
         The outcome that was written, which is the fallback if the row had changed so that `outcome` did not apply. None
-        if the lease was lost: then nothing is written, since another worker decides.
+        if the lease was lost: then nothing is written, because another worker has the row.
     """
     effect = EFFECTS[outcome.result]
     changed = _change(row, outcome, effect)
@@ -108,8 +108,8 @@ def exists(row: OutboxMessage) -> bool:
 def repair_future_dates() -> int:
     """Make rows due that were scheduled before the clock was set back, commit, and return how many there were.
 
-    A row that was created in the future, or waits longer than any retry, lease or cooldown, must be one. It counts as
-    requested now, so that it expires no later than others.
+    These are rows that were created in the future, or wait longer than any retry, lease or cooldown. They count as
+    requested now, so that they expire no later than others.
     """
     now = utcnow()
     longest = LONGEST_RETRY + timedelta(seconds=current_app.config["OUTBOX_LEASE_SECONDS"]) + CLOCK_TOLERANCE
@@ -163,11 +163,11 @@ def _record(row: OutboxMessage, outcome: Outcome, effect: Effect) -> None:
 
 
 def _merge_into_older(row: OutboxMessage, until: datetime | None) -> bool:
-    """Let an older row for the same email to the same address stand for both, and return whether there is one.
+    """Merge a row into an older one for the same email to the same address, and return whether there is one.
 
-    The older of two always stays, so that two workers can't merge each row into the other. It takes over the newer
-    request's time, so that it does not expire for both. Two rows are left alone: one that waits longer than this one
-    would, after a failure, and a leased one, whose email may be written already, with a link that no longer works.
+    The older row always stays, so that two workers can't merge each row into the other. It gets the time of the newer
+    request, so that it does not expire too early. A row is not merged into one that waits longer after a failure, or
+    into a leased one, whose email may already be written with a link that is no longer valid.
     """
     soon = or_(OutboxMessage.attempts == 0, OutboxMessage.run_after <= until)
     is_waiting = and_(OutboxMessage.run_after.is_not(None), OutboxMessage.leased.is_(False), soon)

@@ -1,7 +1,7 @@
-"""Delivers again and again: as a thread of a web process, in `flask outbox run`, or for each task of Celery.
+"""The worker, which delivers repeatedly: as a thread of a web process, in `flask outbox run`, or for Celery's tasks.
 
-Decides how often to poll and how long to wait after a mail server failed. A request does not wake it: work for a known
-address right after the response could be measured by the next request. It must be started after a fork.
+Decides how often to poll and how long to wait after a mail server failed. A request does not wake it: the next request
+could measure the work for a known address right after the response. It must be started after a fork.
 """
 
 import atexit
@@ -30,7 +30,7 @@ class Worker:
     Args:
         app: the application whose outbox is delivered.
         stopping: an event that ends the worker when it is set.
-        should_stop: called before each email instead, where an event can't be used.
+        should_stop: called before each email, instead of `stopping`, if an event can't be used.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class Worker:
 
     def start(self) -> None:
         """Run in a thread of this process, and stop it when the process ends."""
-        # A daemon, since the interpreter joins other threads before it runs the functions of atexit.
+        # A daemon, because the interpreter joins other threads before it runs the atexit functions.
         self._thread = threading.Thread(target=self.run, name="outbox", daemon=True)
         self._thread.start()
         atexit.register(self.stop)
 
     def stop(self) -> None:
-        """Stop after the current email; a row that is not sent by the deadline stays leased, for a later attempt."""
+        """Stop after the current email; if it is not sent by the deadline, its row stays leased for a later attempt."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(self.app.config["EMAIL_DEADLINE"] + 1)
@@ -66,7 +66,7 @@ class Worker:
             self._stopping.wait(self._pass())
 
     def deliver(self) -> None:
-        """Deliver what is due, unless a failed mail server still has its pause; for a caller with its own schedule."""
+        """Deliver what is due, except in the pause after a mail server failed; for a caller with its own schedule."""
         if time.monotonic() >= self._paused_until and not self._should_stop():
             pause = self._pass()
             self._paused_until = time.monotonic() + (pause if self._failures else 0)
@@ -79,7 +79,7 @@ class Worker:
             return float(self.app.config["OUTBOX_POLL_SECONDS"])
         self._failures = min(self._failures + 1, 5)  # 2.0**5 exceeds the longest pause, and 2.0**1024 would raise
         if self._warning_is_due():
-            logger.warning("No email is being sent, and all of it waits: %s", problem)
+            logger.warning("No email is sent, and all emails wait: %s", problem)
         return min(2.0**self._failures, LONGEST_PAUSE)
 
     def _deliver_pending(self) -> str | None:
@@ -90,19 +90,19 @@ class Worker:
                 if self._purge_is_due():
                     purge()
                 return problem
-        except UNAVAILABLE as error:  # the database may come back, and the thread must still be there
+        except UNAVAILABLE as error:  # the database may come back, and the thread must still run
             return f"the database does not answer ({type(error).__name__})"
         except Exception as error:  # noqa: BLE001 (the next pass may succeed, and delivery must not end for good)
             self._log_error(error)
-            return f"a mistake in the program ({type(error).__name__})"
+            return f"an error in the program ({type(error).__name__})"
 
     def _repair_future_dates(self) -> None:
         if self._repair_is_due() and outbox.repair_future_dates():
-            logger.warning("The clock was set back; email that waited for its old time is due now")
+            logger.warning("The clock was set back; emails that waited for the old time are due now")
 
     def _log_error(self, error: Exception) -> None:
         if self._error_is_due():
-            # The place and not the message, which may contain an address.
+            # Only the traceback, because the message may contain an address.
             where = "".join(traceback.format_tb(error.__traceback__))
             logger.error("Delivery failed: %s\n%s", type(error).__name__, where)
 
@@ -111,6 +111,6 @@ def stop_on_signals() -> threading.Event:
     """Return an event that Ctrl-C and SIGTERM set, so that a loop in the main thread ends between two emails."""
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        # From another thread: the handler may interrupt the wait whose lock `set` would take.
+        # In another thread: the handler may interrupt `wait`, which has the lock that `set` needs.
         signal.signal(number, lambda _number, _frame: threading.Thread(target=stopping.set).start())
     return stopping

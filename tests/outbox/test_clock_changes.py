@@ -40,7 +40,7 @@ def test_a_running_worker_sees_to_it(app: Flask, clock, caplog) -> None:
     clock.shift(-DAY)
     Worker(app)._pass()
     assert rows(app) == []
-    assert "The clock was set back; email that waited for its old time is due now" in caplog.text
+    assert "The clock was set back; emails that waited for the old time are due now" in caplog.text
 
 
 def test_an_account_emailed_by_a_clock_that_was_ahead_is_emailed_again(app: Flask, clock, alice: int, inbox) -> None:

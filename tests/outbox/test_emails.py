@@ -173,7 +173,7 @@ def test_the_email_of_mail_check_names_no_host_of_ours(make_app: MakeApp, monkey
     monkeypatch.setattr("socket.getfqdn", lambda: "build-host.internal")
     app = make_app(EMAIL_FROM="accounts@example.com", EMAIL_HOST="localhost")
     with app.app_context():
-        mail = parsed(emails.trial_message("alice@example.com").as_bytes())
+        mail = parsed(emails.test_message("alice@example.com").as_bytes())
     assert mail["Message-ID"].endswith("@example.com>")
 
 

@@ -63,7 +63,7 @@ def test_a_malformed_reply_leaves_the_email_unsure_and_the_connection_unused(ans
         assert deliver(app) == (2, None)
         assert server.connections == 2
     assert event_kinds(app, alice).count("mailed") == 1
-    assert [(row.attempts, row.failure) for row in rows(app)] == [(1, "the mail server's answer made no sense")]
+    assert [(row.attempts, row.failure) for row in rows(app)] == [(1, "the mail server's reply was not valid")]
 
 
 def test_a_connection_that_is_reset_is_explained_in_plain_words(make_app: MakeApp) -> None:
@@ -200,7 +200,7 @@ def test_a_mailbox_that_can_not_be_written_loses_no_email(app: Flask, inbox: Inb
     ask(app, ALICE, RESET)
     folder = Path(app.instance_path) / "mailbox"
     folder.write_text("a file where the folder should be")
-    assert deliver(app) == (0, "the mailbox can't be written (File exists)")
+    assert deliver(app) == (0, "the mailbox can't be written to (File exists)")
     assert users(app)[0].cooldown_started_at is None
     folder.unlink()
     deliver(app)
@@ -330,7 +330,7 @@ def test_an_answer_without_end_is_no_refusal(make_app: MakeApp) -> None:
         ask(app)
         deliver(app)
     assert [(row.attempts, row.failed_at, row.failure) for row in rows(app)] == [
-        (1, None, "the mail server's answer made no sense")
+        (1, None, "the mail server's reply was not valid")
     ]
 
 

@@ -115,8 +115,8 @@ def test_a_database_error_ends_no_worker(app: Flask, caplog: pytest.LogCaptureFi
         assert worker._pass() == 2
     assert worker._pass() == 1
     assert rows(app) == []
-    assert "all of it waits: the database does not answer (" in caplog.text
-    assert "a mistake in the program" not in caplog.text
+    assert "all emails wait: the database does not answer (" in caplog.text
+    assert "an error in the program" not in caplog.text
     assert "alice" not in caplog.text
 
 
@@ -166,7 +166,7 @@ def test_a_failing_server_is_warned_of_once_a_minute(
     monotonic[0] = 1060
     worker._pass()
     assert warnings(caplog) == 2
-    assert "No email is being sent, and all of it waits: the mail server refused the connection" in caplog.text
+    assert "No email is sent, and all emails wait: the mail server refused the connection" in caplog.text
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> int:
