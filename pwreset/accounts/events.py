@@ -1,7 +1,7 @@
 """The security events of an account, for its owner and the operator.
 
-Decides which events there are and how each reads. No token, password or typed address is kept. `record` adds a row to
-the current transaction and never commits, so an event exists exactly if the change that it describes does.
+Defines the events and their descriptions. No token, password or typed address is stored. `record` adds a row to the
+current transaction and never commits, so an event is stored exactly if the change that it describes is.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ ENDS_LINKS = "no link that was emailed before works afterwards"
 
 
 class Kind(StrEnum):
-    """The names of the events, as stored, each with its text for people and, for some, what else is true of it."""
+    """The names of the events, as stored, each with a description for people and a note about its cause or effect."""
 
     description: str
     note: str
@@ -60,7 +60,7 @@ BY_STRANGERS = frozenset(kind for kind in Kind if kind.note == BY_STRANGER)
 
 
 class Entry(NamedTuple):
-    """An event in words."""
+    """An event as a page or a command shows it."""
 
     created_at: datetime
     description: str
@@ -86,7 +86,7 @@ def count(kind: Kind) -> int:
 
 
 def latest(user: User, limit: int = 20) -> list[Entry]:
-    """Return the newest events of an account as a person reads them, newest first.
+    """Return the newest events of an account in words, newest first.
 
     Args:
         user: the account.

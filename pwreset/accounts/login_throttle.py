@@ -1,10 +1,10 @@
 """Limits how fast passwords can be guessed, for each account and each network.
 
-After LOGIN_FREE_FAILURES failed logins in a row, a network must wait before its next try at that account, and each
+After LOGIN_FREE_FAILURES failed logins in a row, a network must wait before its next attempt at that account, and each
 further failure doubles the wait. Other networks don't wait, so nobody can lock the owner out. An address without an
 account is throttled in the same way and by the same statements, so the throttle does not reveal who has an account.
 
-A try is counted before its password is checked: otherwise many tries at once would all find the same count.
+An attempt is counted before its password is checked: otherwise many simultaneous attempts would read the same count.
 This module must not look up accounts. It stores no address, only a keyed hash of what was typed.
 """
 
@@ -31,7 +31,7 @@ class LoginThrottled(Exception):
     """Too many logins failed, so the password was not checked.
 
     Args:
-        retry_after: seconds until the next try is allowed, at least 1.
+        retry_after: seconds until the next attempt is allowed, at least 1.
     """
 
     def __init__(self, retry_after: int) -> None:
@@ -50,7 +50,7 @@ def count_attempt(address: str, client_address: str | None) -> int:
         The number of failures in a row, this one included; 0 with RATELIMIT_ENABLED=false, where nothing is counted.
 
     Raises:
-        LoginThrottled: the network has to wait after earlier failures. This try is not counted.
+        LoginThrottled: the network has to wait after earlier failures. This attempt is not counted.
     """
     if not current_app.config["RATELIMIT_ENABLED"]:
         return 0
@@ -86,7 +86,7 @@ def is_throttled(failures: int) -> bool:
 
 
 def _wait_after(failures: int) -> timedelta:
-    """Return how long a network has to wait after more failures in a row than are free."""
+    """Return how long a network has to wait after this many failures, more than LOGIN_FREE_FAILURES."""
     doublings = min(failures - current_app.config["LOGIN_FREE_FAILURES"] - 1, 20)
     return min(timedelta(seconds=current_app.config["LOGIN_FIRST_WAIT"] * 2**doublings), _longest_wait())
 
@@ -103,9 +103,9 @@ def _hashed(address: str) -> str:
 def _locked_row(account: str, network: str, now: datetime) -> LoginFailures:
     """Return the row of an account and a network, created if missing, and locked until the transaction ends.
 
-    The update changes nothing. It takes the row's lock on PostgreSQL and the write lock on SQLite, also where two
-    first failures come at once, and the row it returns is the latest one. SELECT ... FOR UPDATE does neither: SQLite
-    ignores it, and on PostgreSQL it finds no row to lock before the first failure.
+    The update changes no value. It acquires the row's lock on PostgreSQL and the write lock on SQLite, even for two
+    simultaneous first failures, and it returns the latest row. SELECT ... FOR UPDATE is not enough: SQLite ignores it,
+    and on PostgreSQL it finds no row to lock before the first failure.
     """
     new = INSERT[db.engine.dialect.name](LoginFailures)
     new = new.values(account=account, network=network, failures=0, failed_at=now)

@@ -1,8 +1,8 @@
-"""What can be done to an account, each in as few statements as one transaction needs.
+"""The changes of an account, each in as few statements as possible.
 
 A password changes by compare-and-set only: `UPDATE ... WHERE stamp = :the_stamp_that_was_checked`. Of two requests that
 checked the same stamp, one finds no row. Functions write to the current transaction and leave the commit to the caller,
-except `create`, whose conflict shows at the commit, and `authenticate`, whose attempt counts whatever follows.
+except `create`, which must commit to find a conflict, and `authenticate`, which commits the attempt in any case.
 This module must not know HTTP, or the texts of emails.
 """
 
@@ -37,17 +37,17 @@ def find(address: str) -> User | None:
 
 
 def find_by_id(user_id: int) -> User | None:
-    """Return the account of an id as the database has it now, or None."""
+    """Return the account of an id, read from the database again, or None."""
     return db.session.get(User, user_id, populate_existing=True)
 
 
 def create(address: str, password: str | None = None, *, registered: bool = False) -> User | None:
-    """Add an account and commit. Return None, and change nothing, if the address has one.
+    """Add an account and commit. Return None, and change nothing, if the address has an account.
 
     Args:
         address: in the form of `addresses.normalize`.
         password: validated by the caller; None for an account whose owner chooses one through an emailed link.
-        registered: a registration creates it, so it is purged if nobody finishes it.
+        registered: whether a registration creates it; then it is purged if nobody finishes it.
     """
     now = utcnow()
     user = User(
@@ -70,8 +70,8 @@ def create(address: str, password: str | None = None, *, registered: bool = Fals
 def set_password(user: User, password: str) -> bool:
     """Give an active account a new password, unless its credentials changed since `user` was loaded.
 
-    The new stamp ends every session and outstanding link. The owner sets it, so the cooldown and the login throttle,
-    which are against strangers, end too.
+    The new stamp ends every session and outstanding link. The cooldown and the login throttle end too: they limit
+    strangers, and only the owner can set a password.
 
     Args:
         user: the account as it was when the caller checked it.
@@ -80,16 +80,16 @@ def set_password(user: User, password: str) -> bool:
     Returns:
         False if another request was first; then nothing has changed.
     """
-    done = _compare_and_set(
+    changed = _compare_and_set(
         user, password_hash=make_password(password), security_stamp=new_security_stamp(), cooldown_started_at=None
     )
-    if done:
+    if changed:
         login_throttle.clear_account(user.email)
-    return done
+    return changed
 
 
 def revoke_sessions(user: User) -> bool:
-    """End every session and outstanding link; return False if another request was first, and has ended them.
+    """End every session and outstanding link; return False if another request has already ended them.
 
     The links emailed until now no longer work, so the cooldown ends and the owner can get a new one at once.
     """
@@ -101,7 +101,7 @@ def revoke(user: User, *, password: bool = False) -> None:
 
     Args:
         user: the account.
-        password: also replace the password by one that nobody knows. (Django's unusable marker would say that
+        password: whether to replace the password with a random one. (Django's unusable marker would mean that the
             registration was never finished.)
     """
     values: dict[str, Any] = {"security_stamp": new_security_stamp(), "cooldown_started_at": None}
@@ -109,11 +109,11 @@ def revoke(user: User, *, password: bool = False) -> None:
         values["password_hash"] = make_password(secrets.token_urlsafe(32))
     db.session.execute(update(User).where(User.id == user.id, User.is_active).values(**values))
     if password:
-        login_throttle.clear_account(user.email)  # after the account, as in a login, or the two could deadlock
+        login_throttle.clear_account(user.email)  # after the account, in the same order as a login, to avoid deadlocks
 
 
 def set_active(user: User, *, active: bool) -> None:
-    """Activate or deactivate an account. Both give it a new stamp, so that no old session comes back."""
+    """Activate or deactivate an account. In both cases it gets a new stamp, so that old sessions stay invalid."""
     values = {"is_active": active, "security_stamp": new_security_stamp()}
     db.session.execute(update(User).where(User.id == user.id).values(**values))
     events.record(Kind.ACTIVATED if active else Kind.DEACTIVATED, user.id)
@@ -123,7 +123,7 @@ def authenticate(address: str, password: str, request_info: RequestInfo) -> User
     """Return the account if the password is right and the login was recorded, else None.
 
     One hash is computed whether or not the account exists. Recording a login is a compare-and-set on the stamp, and
-    re-hashing one on the hash too: otherwise a login that races a reset could write the old password back.
+    re-hashing compares the hash too: otherwise a login that races a reset could write the old password back.
 
     Raises:
         login_throttle.LoginThrottled: too many logins failed from this network; the password was not checked.
@@ -144,15 +144,15 @@ def authenticate(address: str, password: str, request_info: RequestInfo) -> User
 
 
 def record_login(user: User) -> bool:
-    """Record a login without a typed password; return False if the account's credentials just changed."""
+    """Record a login that checked no password; return False if the account's credentials just changed."""
     return _compare_and_set(user, last_login=utcnow())
 
 
 def purge_unfinished() -> int:
-    """Delete accounts that registered and have no password after 7 days, unless a link to them works or is to be sent.
+    """Delete accounts that registered and have no password after 7 days, unless a link is valid or waits to be sent.
 
-    An account that no registration created stays: an operator or the team's own import vouches for it. A deactivated
-    account stays, so that a new request can't bring it back.
+    An account that no registration created stays, because an operator or an import created it. A deactivated account
+    stays, so that a new registration can't create it again.
 
     Returns:
         How many were deleted.
@@ -171,7 +171,7 @@ def _record_login(user: User, password: str) -> bool:
     if password_needs_rehash(user.password_hash):
         same_hash = User.password_hash == user.password_hash
         if _compare_and_set(user, same_hash, last_login=now, password_hash=make_password(password)):
-            return True  # if another login re-hashed it first, this one is still right
+            return True  # if another login re-hashed it first, this login is still valid
     return _compare_and_set(user, last_login=now)
 
 

@@ -86,7 +86,7 @@ def purge_revoked() -> None:
 
 
 def _is_too_old(now: int) -> bool:
-    """Whether a session was unused for too long, or needs the password again after a fixed time (ASVS 5.0, 7.3.2)."""
+    """Whether a session was unused for too long, or has reached its maximum age (ASVS 5.0, 7.3.2)."""
     limits = {SEEN_AT: "SESSION_LIFETIME_DAYS", STARTED_AT: "SESSION_MAXIMUM_DAYS"}
     return any(now - session.get(since, 0) > current_app.config[days] * 86400 for since, days in limits.items())
 

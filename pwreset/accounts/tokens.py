@@ -1,8 +1,8 @@
-"""What makes an emailed link valid: a signature over the user's id, with the account's current state in the key.
+"""The tokens of emailed links: a signature over the user's id, with the account's current state in the key.
 
 Decides which state a link of each purpose depends on, and how long it is valid. There is no table of tokens: a change
-of the state (a new password, a login, another address, "sign out everywhere") ends the link. Only the links that revoke
-outlive what an attacker does first. A token must never reach a database, a log, a broker or an exception message.
+of the state (a new password, a login, another address, "sign out everywhere") ends the link. Links that revoke stay
+valid after a login or a new password. A token must never reach a database, a log, a broker or an exception message.
 Django's counterpart: `django/contrib/auth/tokens.py`.
 """
 
@@ -37,15 +37,15 @@ class TokenError(Exception):
 
 
 class TokenInvalid(TokenError):
-    """The token is not valid for this user and purpose: made up, used, or the account changed since."""
+    """The token is not valid for this user and purpose: it was forged or used, or the account has changed since."""
 
 
 class TokenExpired(TokenError):
-    """The token would be valid, but its lifetime is over."""
+    """The token was valid, but its lifetime is over."""
 
 
 class PasswordResetTokenGenerator:
-    """Makes and checks the tokens of one purpose; subclass it and pass it to `create_app(token_generator=...)`.
+    """Creates and checks the tokens of one purpose; subclass it and pass it to `create_app(token_generator=...)`.
 
     Args:
         purpose: a name of `PURPOSES`. It is part of the key, so one purpose's token never opens another's page.
@@ -87,9 +87,11 @@ class PasswordResetTokenGenerator:
         try:
             self._signer(user).unsign(f"{encode_uid(user.id)}.{token}", max_age=self.lifetime)
         except SignatureExpired as error:
-            ahead = error.date_signed is not None and error.date_signed > utcnow()  # the library says expired here too
+            ahead = (
+                error.date_signed is not None and error.date_signed > utcnow()
+            )  # itsdangerous reports this as expired too
             raise (TokenInvalid if ahead else TokenExpired) from None
-        except BadSignature:  # the library's message holds what was signed
+        except BadSignature:  # the library's message contains what was signed
             raise TokenInvalid from None
         return user
 
@@ -100,13 +102,13 @@ class PasswordResetTokenGenerator:
         return int(current_app.config[setting]) if setting else NOTICE_LIFETIME
 
     def state(self, user: User) -> list[str | int | None]:
-        """Return what the token depends on, beside the secret key.
+        """Return the values that the token depends on, besides the secret key.
 
         The hash changes with every new password, even the same one (by its salt); the stamp with every reset, change,
         deactivation and "sign out everywhere"; a login shows that the owner knows the password again; a changed address
-        may belong to another person. These are the ingredients of Django's `_make_hash_value`, and the stamp.
+        may belong to another person. Django's `_make_hash_value` uses the same values, except the stamp.
 
-        A link that revokes depends on account and address alone: an attacker logs in, or sets a password, first.
+        A link that revokes depends only on account and address, because an attacker logs in, or sets a password, first.
         """
         if self.purpose in REVOKING:
             return [user.id, user.email]
@@ -114,7 +116,7 @@ class PasswordResetTokenGenerator:
         return [user.id, user.password_hash, user.security_stamp, last_login, user.email]
 
     def _signer(self, user: User) -> TimestampSigner:
-        # JSON, since joined fields could run together and sign another state.
+        # JSON, because two different states could be equal once their fields are joined.
         salt = json.dumps(["pwreset", self.purpose, *self.state(user)])
         keys = [*reversed(current_app.config["SECRET_KEY_FALLBACKS"]), current_app.config["SECRET_KEY"]]
         return TimestampSigner(keys, salt=salt, key_derivation="hmac", digest_method=sha256)
@@ -128,7 +130,7 @@ def token_generator(purpose: str) -> PasswordResetTokenGenerator:
 
 
 def check_link(uidb64: str, token: str, purposes: Sequence[str]) -> tuple[User, str]:
-    """Return whose link this is and for which of the purposes.
+    """Return the account and the purpose of a link.
 
     Args:
         uidb64: the id as it is in the link.
@@ -136,7 +138,7 @@ def check_link(uidb64: str, token: str, purposes: Sequence[str]) -> tuple[User, 
         purposes: names of `PURPOSES`, tried in order.
 
     Raises:
-        TokenExpired: the link would be valid for one of the purposes, but its lifetime is over.
+        TokenExpired: the link was valid for one of the purposes, but its lifetime is over.
         TokenInvalid: the link is not valid for another reason.
     """
     user_id = decode_uid(uidb64)

@@ -7,7 +7,8 @@ account without a password, it would reveal who has one (CVE-2024-39329: Django,
 So `check_password` takes None for "no such user", and callers need no branch of their own. A hash with other
 parameters takes its own time until the next login replaces it, as in Django.
 
-This module must not judge passwords (`validation.py` does), use the database, or put a password into an exception.
+This module must not decide which passwords are accepted (`validation.py` does), use the database, or put a password
+into an exception.
 """
 
 import contextlib
@@ -34,7 +35,7 @@ _LONGEST_DECOMPOSITION = 4
 
 
 def prepare(password: str) -> str:
-    """Return the one spelling under which a password is measured, hashed and compared.
+    """Return the normal form in which a password is measured, hashed and compared.
 
     "é" from a Mac, which may send it decomposed, equals "é" from a phone, and a no-break space typed by accident
     equals a space. Nothing else changes: no case mapping, no stripping, no truncation (ASVS 5.0, 6.2.8). Preparing
@@ -128,7 +129,7 @@ def is_password_usable(encoded: str) -> bool:
 def password_needs_rehash(encoded: str) -> bool:
     """Return whether a stored hash was made with other parameters than today's.
 
-    Ask after `check_password` has returned True, the only moment when the password is known.
+    Call this after `check_password` has returned True, which is the only time when the password is known.
 
     Args:
         encoded: what is stored.

@@ -33,7 +33,7 @@ DEFAULT_USER_ATTRIBUTES = ("email",)
 _VERBOSE_NAMES = {"email": "email address"}
 _MINIMUM_SIMILARITY = 0.1  # as in Django: with less, nearly every password is refused
 _MINIMUM_SCORE = 3  # of 4: 10^8 guesses or more
-_MAXIMUM_JUDGED_LENGTH = 72
+_MAXIMUM_SCORED_LENGTH = 72
 # zxcvbn tries every combination of the letters that these characters may stand for, which took 2.7 s for a password
 # with all of them. With up to eight it takes a third of a second, and also with all of them once the rarest are
 # replaced by similar ones. They aren't always replaced, because that would break keyboard rows such as "qwertyuiop[]".
@@ -111,8 +111,8 @@ class CommonPasswordValidator(BaseValidator):
 class StrengthValidator(BaseValidator):
     """Refuse a password that zxcvbn gives a score under 3 of 4 (fewer than 10^8 guesses).
 
-    Only the first 72 code points are judged. zxcvbn's cost grows with the square of the length, and a password whose
-    first 72 are strong is strong.
+    Only the first 72 code points are scored, because zxcvbn's cost grows with the square of the length. A password
+    whose first 72 code points are strong is strong.
 
     Args:
         site_name: the site's name, which attackers try early; may be empty.
@@ -180,7 +180,7 @@ def _advice(password: str, user_inputs: list[str]) -> list[str] | None:
     from zxcvbn import zxcvbn  # noqa: PLC0415 (the module's docstring gives the reason)
 
     with _zxcvbn_lock:
-        estimate = zxcvbn(_bound_cost(password[:_MAXIMUM_JUDGED_LENGTH]), user_inputs)
+        estimate = zxcvbn(_bound_cost(password[:_MAXIMUM_SCORED_LENGTH]), user_inputs)
     feedback = estimate["feedback"]
     return None if estimate["score"] >= _MINIMUM_SCORE else [feedback["warning"], *feedback["suggestions"]]
 

@@ -161,7 +161,7 @@ class PrintableValidator(BaseValidator):
     """Refuse control characters and lone surrogates (Unicode categories Cc and Cs).
 
     A control character can be pasted by accident, but not typed again; a lone surrogate can't be hashed. Everything
-    else is accepted, unassigned code points and joined emoji too; `prepare` says why.
+    else is accepted, including unassigned code points and joined emoji; the docstring of `prepare` gives the reason.
 
     Source: RFC 8264, section 9.12 (Controls); NIST SP 800-63B-4, section 3.1.1.2 (printing ASCII, space, Unicode).
     """
