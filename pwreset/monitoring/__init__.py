@@ -1,1 +1,1 @@
-"""What an operator watches: health, metrics, counters, the state of the queue."""
+"""Monitoring for operators: health, metrics, counters, the state of the queue."""

@@ -1,7 +1,7 @@
-"""How often things happened, over all processes and restarts.
+"""Counters of what happened, across all processes and restarts.
 
-Each counter is a row, raised in the transaction of what it counts: every process reports the same numbers, and nothing
-that was rolled back is counted. A counter must not contain anything about a person.
+Each counter is a row, incremented in the transaction of the change that it counts: every process reports the same
+numbers, and nothing that was rolled back is counted. A counter must not contain anything about a person.
 """
 
 from datetime import datetime
@@ -31,7 +31,7 @@ class Counted(StrEnum):
 
 
 def add(name: Counted, kind: str, number: int = 1) -> None:
-    """Raise a counter in the current transaction, as its last statement: the row stays locked until the commit.
+    """Increment a counter in the current transaction, as its last statement: the row stays locked until the commit.
 
     Args:
         name: what happened.
@@ -40,8 +40,8 @@ def add(name: Counted, kind: str, number: int = 1) -> None:
     """
     now = utcnow()
     fresh = INSERT[db.engine.dialect.name](Counter).values(name=name, kind=kind, value=number, updated_at=now)
-    raised = {"value": Counter.value + number, "updated_at": now}
-    db.session.execute(fresh.on_conflict_do_update(index_elements=["name", "kind"], set_=raised))
+    incremented = {"value": Counter.value + number, "updated_at": now}
+    db.session.execute(fresh.on_conflict_do_update(index_elements=["name", "kind"], set_=incremented))
 
 
 def totals() -> dict[tuple[str, str], int]:
@@ -51,6 +51,6 @@ def totals() -> dict[tuple[str, str], int]:
 
 
 def last(name: Counted) -> datetime | None:
-    """Return when a counter was last raised."""
+    """Return when a counter was last incremented."""
     query = select(Counter.updated_at).where(Counter.name == name).order_by(Counter.updated_at.desc()).limit(1)
     return db.session.scalar(query)

@@ -1,7 +1,7 @@
 """`/healthz`, for load balancers: whether this process can serve. It must reveal nothing else.
 
-A queue that nobody delivers is reported but does not fail the check: all machines would fail at once, and a site whose
-emails wait is better than none. The answer comes in time even if the database is frozen.
+A queue that no worker delivers is reported, but does not fail the check: all machines would fail at once, and a site
+whose emails wait is better than none. The check is limited in time even if the database is frozen.
 """
 
 from functools import partial

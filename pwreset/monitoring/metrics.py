@@ -1,7 +1,7 @@
 """`/metrics`: the outbox and the counters in the text format of Prometheus.
 
 Decides the names, and who may read them: this machine, or a client with METRICS_TOKEN. Every number is read from the
-database for each request, so it does not matter which process answers. This module keeps no numbers.
+database for each request, so every process gives the same answer. This module stores no numbers.
 """
 
 import hmac
@@ -60,7 +60,7 @@ def may_read() -> bool:
     sent = request.authorization
     if token and sent and sent.type == "bearer" and hmac.compare_digest((sent.token or "").encode(), token.encode()):
         return True
-    # Behind a proxy that TRUSTED_PROXIES does not count, all clients have a loopback address; host or headers differ.
+    # Behind a proxy that TRUSTED_PROXIES does not include, all clients have a loopback address; host or headers differ.
     here = is_loopback(request.remote_addr or "") and is_loopback(host_name())
     return here and not any(name in request.headers for name in FORWARDING)
 

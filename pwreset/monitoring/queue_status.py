@@ -17,7 +17,7 @@ from pwreset.monitoring import counters
 from pwreset.monitoring.counters import Counted
 
 # The counters of rows that left the outbox. A failed row stays until it is purged or sent again.
-ENDS = frozenset({Counted.DELIVERED, Counted.NO_RECIPIENT, Counted.MERGED, Counted.EXPIRED, Counted.PURGED})
+LEFT_OUTBOX = frozenset({Counted.DELIVERED, Counted.NO_RECIPIENT, Counted.MERGED, Counted.EXPIRED, Counted.PURGED})
 STALLED_AFTER = timedelta(minutes=1)
 STALLED_MESSAGE = (
     "Email has been due for more than a minute, and no worker delivers it. "
@@ -51,11 +51,12 @@ def failed(limit: int = 20) -> list[OutboxMessage]:
 def requests() -> dict[str, int]:
     """Return how often each kind of email was ever requested: the rows in the outbox, and those that left it.
 
-    It is computed, so that a request counts nothing: it adds one row for every address, and does no more. One statement
-    reads both: a row that left between two would count twice, and the number would go down later.
+    The number is computed, so that a request does not update a counter: it adds one row for every address, and does
+    nothing else. One statement reads both numbers: a row that leaves between two statements would count twice, and the
+    number would go down later.
     """
     present = select(OutboxMessage.kind, func.count().label("number")).group_by(OutboxMessage.kind)
-    left = select(Counter.kind, Counter.value).where(Counter.name.in_(ENDS))
+    left = select(Counter.kind, Counter.value).where(Counter.name.in_(LEFT_OUTBOX))
     requested: Tally[str] = Tally()
     for kind, number in db.session.execute(union_all(present, left)):
         requested[kind] += number

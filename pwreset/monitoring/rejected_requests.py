@@ -1,7 +1,7 @@
 """Counts the requests that a rate limit rejected, without a write for each.
 
-Rejections may come in floods, which must cost the database no more than a trickle. A thread writes their sum once a
-second, and records one event a minute for each network. If a process is killed, the counts of its last second are lost.
+A flood of rejected requests must not add load to the database. A thread writes their sum once a second, and records one
+event a minute for each network. If a process is killed, the counts of its last second are lost.
 """
 
 import threading
@@ -26,40 +26,40 @@ class RejectedRequests:
     """The rejected requests of one process that are not yet written.
 
     Args:
-        app: whose database.
+        app: the application whose database the counts are written to.
     """
 
     def __init__(self, app: Flask) -> None:
         self._app = app
         self._lock = threading.Lock()
         self._counts: Tally[str] = Tally()
-        self._clients: dict[str, RequestInfo] = {}  # by network
+        self._request_infos: dict[str, RequestInfo] = {}  # by network
         self._recorded_at: dict[str, float] = {}
         self._timer: threading.Timer | None = None
 
-    def add(self, endpoint: str, client: RequestInfo) -> None:
+    def add(self, endpoint: str, request_info: RequestInfo) -> None:
         """Count one request, which is in the database a second later."""
         with self._lock:
             self._counts[endpoint] += 1
-            self._clients.setdefault(network_of(client.address), client)
+            self._request_infos.setdefault(network_of(request_info.address), request_info)
             if self._timer is None:
                 self._timer = threading.Timer(PAUSE, self.write)
                 self._timer.daemon = True
                 self._timer.start()
 
     def write(self) -> None:
-        """Write what is counted; if the database does not answer, the counts are written with the next ones."""
+        """Write the counts; if the database does not answer, they are written with the next ones."""
         with self._lock:
             counts = self._counts
-            clients = self._take_new_clients()
+            request_infos = self._pop_new_request_infos()
             self._counts = Tally()
             self._timer = None
         if not counts:
             return
         try:
             with self._app.app_context():
-                for client in clients:
-                    events.record(Kind.LIMITED, None, client)
+                for request_info in request_infos:
+                    events.record(Kind.LIMITED, None, request_info)
                 for endpoint, number in sorted(counts.items()):
                     counters.add(Counted.LIMITED, endpoint, number)
                 db.session.commit()
@@ -67,12 +67,12 @@ class RejectedRequests:
             with self._lock:
                 self._counts += counts
 
-    def _take_new_clients(self) -> list[RequestInfo]:
-        """Return one client for each network of which no event was recorded in the last minute."""
-        clients = self._clients
-        self._clients = {}
+    def _pop_new_request_infos(self) -> list[RequestInfo]:
+        """Return one request info for each network without a recorded event in the last minute."""
+        request_infos = self._request_infos
+        self._request_infos = {}
         now = time.monotonic()
         self._recorded_at = {network: at for network, at in self._recorded_at.items() if at > now - MINUTE}
-        new = {network: client for network, client in clients.items() if network not in self._recorded_at}
+        new = {network: info for network, info in request_infos.items() if network not in self._recorded_at}
         self._recorded_at |= dict.fromkeys(new, now)
         return list(new.values())

@@ -1,8 +1,8 @@
 """Logs a warning when emails wait and no worker delivers them.
 
-It checks when `/healthz` is requested, a minute after a POST, and again while the queue is stalled. A timer's thread
-checks and not the request, which must do the same for every address. A server that was started without our
-gunicorn.conf.py runs none of our code but the requests, so these start the timer.
+It checks when `/healthz` is requested, a minute after a POST, and again while the queue is stalled. A timer checks in
+its own thread, because a request must do the same work for every address. Requests start the timer, because a server
+that was started without our gunicorn.conf.py runs no other code of ours.
 """
 
 import logging
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def warn_if_stalled() -> bool:
-    """Return whether emails wait and nobody delivers them; log it at most once a minute."""
+    """Return whether emails wait and no worker delivers them; log it at most once a minute."""
     state: AppState = current_app.extensions["pwreset"]
     stalled = is_stalled()
     if stalled and state.stall_warning_is_due():
@@ -66,5 +66,5 @@ class StallMonitor:
 
 
 def init_app(app: Flask) -> None:
-    """Monitor the outbox of an application that is served."""
+    """Monitor the outbox of an application that a server runs."""
     app.after_request(StallMonitor(app).after_request)
