@@ -1,6 +1,6 @@
 """The password reset: four views under Django's names and paths, and two that revoke.
 
-As in Django's `django/contrib/auth/urls.py`, options are set here, for example
+Options are set here, as in Django's `django/contrib/auth/urls.py`, for example
 `PasswordResetView.as_view("reset", from_email="help@example.com")`.
 """
 

@@ -1,9 +1,9 @@
-"""The two pages that an owner opens to say "This wasn't me".
+"""The two pages behind an email's "This wasn't me" links.
 
 - PasswordResetCancelView, from the email with a reset link: ends every outstanding link and session of the account
 - AccountSecureView, from the notice after a change: also replaces the password, and emails a reset link
 
-They undo what another person did first. Opening them changes nothing, since email scanners follow links.
+They revoke what another person did. Opening them changes nothing, because email scanners follow links.
 """
 
 from typing import ClassVar

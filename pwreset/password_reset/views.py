@@ -3,7 +3,7 @@
 - PasswordResetView takes an address and adds a row to the outbox, whether or not it has an account
 - PasswordResetDoneView asks the visitor to check their email
 - PasswordResetConfirmView checks the link and takes the new password
-- PasswordResetCompleteView says that the password is set
+- PasswordResetCompleteView confirms that the password is set
 
 They never send, render or wait for an email. The first never looks up an account, so its status, body and response time
 can't reveal who has one. Django's counterpart: `django/contrib/auth/views.py`.
@@ -30,7 +30,7 @@ RESET_ADDRESS = "_password_reset_address"
 
 
 class PasswordResetView(FormView):
-    """Takes an address. The options for the email travel with the row, since it is written later."""
+    """Accepts an address. The options for the email are stored in the row, because it is written later."""
 
     template_name = "users/password_reset.html"
     title = "Password reset"
@@ -44,7 +44,7 @@ class PasswordResetView(FormView):
 
     @classmethod
     def as_view(cls, name: str, *class_args: Any, **class_kwargs: Any) -> Callable[..., Any]:
-        """Return a view function; raise TypeError at once for an extra context that can't travel with the row."""
+        """Return a view function; raise TypeError at once for an extra context that can't be stored in the row."""
         try:
             json.dumps({**(class_kwargs.get("extra_email_context") or {})})
         except (TypeError, ValueError):
@@ -73,7 +73,7 @@ class PasswordResetView(FormView):
 
 
 class PasswordResetDoneView(TemplateView):
-    """The same page for every address. It repeats the one typed in this browser, so that a typing error shows."""
+    """The same page for every address. It shows the address typed in this browser, so that visitors notice a typo."""
 
     template_name = "users/password_reset_done.html"
     title = "Password reset sent"
@@ -86,7 +86,7 @@ class PasswordResetDoneView(TemplateView):
 class PasswordResetConfirmView(EmailedLinkView):
     """Opens with a valid link, moves its token out of the address bar, and sets the password once.
 
-    Options beside Django's common ones: `post_reset_login`, `reset_url_token`.
+    Options besides Django's common ones: `post_reset_login`, `reset_url_token`.
     """
 
     template_name = "users/password_reset_confirm.html"
@@ -114,7 +114,7 @@ class PasswordResetConfirmView(EmailedLinkView):
             self.validlink = False
             return self.show()
         session_id = self._record()
-        # Only now: if opening the link signed people out, any valid link would be a forced logout.
+        # Not when the link is opened: otherwise any valid link could log a visitor out.
         sessions.sign_out()
         if session_id:
             sessions.sign_in(session_id, remember=False)
@@ -142,8 +142,8 @@ class PasswordResetConfirmView(EmailedLinkView):
         """Add notice, event and counter to the transaction of the new password, and commit.
 
         Returns:
-            With `post_reset_login`, what a session of the account holds. It is read in this transaction: read later, it
-            could belong to the next request that changes the password.
+            With `post_reset_login`, the session id of the account. It is read in this transaction; if it were read
+            later, it could already be that of another request's new password.
         """
         if self.purpose == "reset":
             outbox.enqueue(outbox.EmailKind.PASSWORD_CHANGED, self.user.email, current_request_info())
@@ -158,11 +158,11 @@ class PasswordResetConfirmView(EmailedLinkView):
 
 
 class PasswordResetCompleteView(TemplateView):
-    """Says that the password is set. It logs nobody in."""
+    """Confirms that the password is set. It does not log the visitor in."""
 
     template_name = "users/password_reset_complete.html"
     title = "Password reset complete"
 
     def get_context_data(self, **context: Any) -> dict[str, Any]:
-        """Add where to log in."""
+        """Add the URL of the login page."""
         return super().get_context_data(login_url=url_for("users.login"), **context)

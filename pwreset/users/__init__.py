@@ -1,4 +1,4 @@
-"""Accounts: register, log in and out, the account page, and changing the password."""
+"""The pages of an account: register, log in and out, the account page, and changing the password."""
 
 from flask import Blueprint
 

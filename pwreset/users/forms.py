@@ -1,4 +1,4 @@
-"""The forms of an account: log in, and change the password. They look up nothing but the current password."""
+"""The forms of an account: log in, and change the password. They check nothing in the database but the old password."""
 
 from flask_wtf import FlaskForm
 from wtforms import BooleanField, PasswordField

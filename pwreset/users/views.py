@@ -18,7 +18,7 @@ from pwreset.users.forms import LoginForm, PasswordChangeForm
 from pwreset.web.forms import REQUESTED_AGAIN, AddressForm, help_texts
 
 REGISTRATION_ADDRESS = "_registration_address"
-LONGEST_NEXT = 2000  # characters; it goes into a header, and proxies bound theirs
+LONGEST_NEXT = 2000  # characters; it goes into a header, whose length proxies limit
 
 
 def home() -> ResponseReturnValue:
@@ -27,7 +27,7 @@ def home() -> ResponseReturnValue:
 
 
 def register() -> ResponseReturnValue:
-    """Take an address alone; the worker finds out later whether it has an account. The emailed link proves it."""
+    """Accept an address; the worker looks up later whether it has an account. The emailed link proves the address."""
     if not current_app.config["REGISTRATION_OPEN"]:
         abort(404)
     if current_user.is_authenticated:
@@ -70,7 +70,7 @@ def login() -> ResponseReturnValue:
 
 
 def logout() -> ResponseReturnValue:
-    """Show a button on GET, which logs nobody out; log out on POST."""
+    """Show a button on GET, which changes nothing; log out on POST."""
     if request.method != "POST":
         if not current_user.is_authenticated:
             return redirect(url_for("users.home"))
@@ -102,7 +102,7 @@ def sign_out_everywhere() -> ResponseReturnValue:
 
 @login_required
 def password_change() -> ResponseReturnValue:
-    """Change the password: this session continues, all others end. A wrong old one counts as a failed login."""
+    """Change the password: this session continues, all others end. A wrong old password counts as a failed login."""
     user = current_user._get_current_object()  # noqa: SLF001 (Flask-Login's way to the account itself)
     form = PasswordChangeForm(user=user)
     if form.is_submitted():
@@ -118,12 +118,12 @@ def password_change() -> ResponseReturnValue:
 
 @login_required
 def password_change_done() -> ResponseReturnValue:
-    """Say that the password is changed."""
+    """Show that the password was changed."""
     return render_template("users/password_change_done.html", title="Password change successful")
 
 
 def well_known_change_password() -> ResponseReturnValue:
-    """Send password managers to the page (W3C: A Well-Known URL for Changing Passwords)."""
+    """Redirect password managers to the page (W3C: A Well-Known URL for Changing Passwords)."""
     return redirect(url_for("users.password_change"))
 
 

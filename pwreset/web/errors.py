@@ -1,6 +1,6 @@
-"""The error pages: one template, with the right status, a text and a way on.
+"""The error pages: one template with a status, a message and a link to continue.
 
-The pages of errors from 500 on must not use the database, which may be the cause.
+Pages for a status of 500 or more must not use the database, which may be the cause.
 """
 
 import time
@@ -17,9 +17,9 @@ from pwreset.clock import humanize_wait
 from pwreset.database import UNAVAILABLE
 from pwreset.extensions import limiter
 from pwreset.request_info import current_request_info
-from pwreset.web.security import ForeignForm
+from pwreset.web.security import CrossOriginForm
 
-WORDS: dict[int | type[Exception], tuple[str, str]] = {
+MESSAGES: dict[int | type[Exception], tuple[str, str]] = {
     400: ("Bad request", "The request could not be understood. Go back and try again."),
     403: ("Forbidden", "You may not see this page."),
     404: ("Page not found", "There is nothing at this address. If you followed a link, check that it is whole."),
@@ -37,7 +37,7 @@ WORDS: dict[int | type[Exception], tuple[str, str]] = {
         "This form has expired",
         "You logged in, logged out or set a password elsewhere, or this browser keeps no cookies. Open the form again.",
     ),
-    ForeignForm: (
+    CrossOriginForm: (
         "This form came from another address",
         (
             "It was opened under another name, port or scheme than this site has."
@@ -50,7 +50,7 @@ WORDS: dict[int | type[Exception], tuple[str, str]] = {
 def init_app(app: Flask) -> None:
     """Bind the pages to the application."""
     app.register_error_handler(HTTPException, show)
-    app.register_error_handler(LoginThrottled, show_failures)
+    app.register_error_handler(LoginThrottled, show_login_throttled)
     for unavailable in UNAVAILABLE:
         app.register_error_handler(unavailable, show_unavailable)
 
@@ -58,10 +58,10 @@ def init_app(app: Flask) -> None:
 def show(error: HTTPException) -> tuple[str, int, dict[str, str]]:
     """Render the page of an HTTP error."""
     cause = getattr(error, "original_exception", None)
-    if isinstance(cause, UNAVAILABLE):  # raised in one of our pages, which looks up who is logged in
+    if isinstance(cause, UNAVAILABLE):  # raised in an error page, which looks up who is logged in
         return show_unavailable(cause)
     code = error.code or 500
-    title, message = WORDS.get(type(error)) or WORDS.get(code, (error.name, "Go back and try again."))
+    title, message = MESSAGES.get(type(error)) or MESSAGES.get(code, (error.name, "Go back and try again."))
     if isinstance(error, RateLimitExceeded):
         current_app.extensions["pwreset"].rejected_requests.add(request.endpoint or "", current_request_info())
         return show_wait(_seconds_left(), title, message)
@@ -71,23 +71,21 @@ def show(error: HTTPException) -> tuple[str, int, dict[str, str]]:
     return page, code, dict(error.get_headers())
 
 
-def show_failures(error: LoginThrottled) -> tuple[str, int, dict[str, str]]:
+def show_login_throttled(error: LoginThrottled) -> tuple[str, int, dict[str, str]]:
     """Render the page of a throttled login; it is the same with and without an account."""
-    return show_wait(error.retry_after, *WORDS[LoginThrottled], leads_to_reset=True)
+    return show_wait(error.retry_after, *MESSAGES[LoginThrottled], offer_reset=True)
 
 
-def show_wait(
-    seconds: int, title: str, message: str, *, leads_to_reset: bool = False
-) -> tuple[str, int, dict[str, str]]:
-    """Render a 429 that tells people and programs (RFC 9110 section 10.2.3) how long to wait."""
+def show_wait(seconds: int, title: str, message: str, *, offer_reset: bool = False) -> tuple[str, int, dict[str, str]]:
+    """Render a 429 that states how long to wait, also in the Retry-After header (RFC 9110 section 10.2.3)."""
     words = {"title": title, "message": message.format(wait=humanize_wait(seconds))}
-    return render_template("error.html", code=429, reset=leads_to_reset, **words), 429, {"Retry-After": str(seconds)}
+    return render_template("error.html", code=429, reset=offer_reset, **words), 429, {"Retry-After": str(seconds)}
 
 
 def _seconds_left() -> int:
-    with suppress(Exception):  # Redis may have counted this request and gone away
+    with suppress(Exception):  # Redis may have counted this request and failed since
         if limiter.current_limit:
-            # At `reset_time` itself the window is still full.
+            # At `reset_time`, the window is still full.
             return int(limiter.current_limit.window.reset_time - time.time()) + 1
     return 60
 
@@ -96,5 +94,5 @@ def show_unavailable(error: exc.SQLAlchemyError) -> tuple[str, int, dict[str, st
     """Render the page for a database that does not answer; it is the same for every visitor."""
     reason = str(getattr(error, "orig", None) or type(error).__name__)
     current_app.logger.error("The database does not answer: %s", reason.partition("\n")[0])
-    title, message = WORDS[503]
+    title, message = MESSAGES[503]
     return render_template("error.html", code=503, title=title, message=message), 503, {"Retry-After": "10"}

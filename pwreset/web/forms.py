@@ -1,6 +1,6 @@
 """The fields and forms that several pages share, with the attributes that browsers and password managers read.
 
-They check syntax and the rules for a new password. No field looks anything up: the errors of a form must not depend on
+They check syntax and the rules for a new password. No field reads the database: the errors of a form must not depend on
 who has an account.
 """
 
@@ -48,7 +48,7 @@ class PasswordInput(PasswordField):
 
 
 class AddressForm(FlaskForm):
-    """An address alone."""
+    """A form for an address."""
 
     email = AddressField()
 

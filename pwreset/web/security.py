@@ -30,7 +30,7 @@ CONTENT_SECURITY_POLICY = {
     "base-uri": "'none'",
 }
 HEADERS = {
-    # With no-referrer browsers send `Origin: null` with forms, and `check_origin` would refuse them.
+    # With no-referrer, browsers send `Origin: null` with forms, and `check_origin` would reject them.
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -38,21 +38,21 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-# Strangers can send wrong hosts and origins without end; a line a minute is enough to explain a wrong proxy.
+# Anyone can send many wrong hosts and origins; one line a minute is enough to explain a wrong proxy configuration.
 host_warning_is_due = at_most_every(60)
 origin_warning_is_due = at_most_every(60)
 logger = logging.getLogger(__name__)
 
 
-class ForeignForm(BadRequest):
+class CrossOriginForm(BadRequest):
     """A form that was posted from the page of another origin."""
 
 
 class Proxies(ProxyFix):
     """Takes the client's address and the scheme from the headers of trusted proxies.
 
-    It splits at every comma. Werkzeug respects quotes, so a quote from a client would hide what its proxy adds. Some
-    proxies write the client's port behind its address; with the port, all clients would count as one unknown client.
+    It splits at every comma. Werkzeug respects quotes, so a quote from a client would hide the values that a proxy
+    adds. Some proxies add the client's port to its address; with the port, all clients would count as one unknown one.
     """
 
     def _get_real_value(self, trusted: int, value: str | None) -> str | None:
@@ -91,7 +91,7 @@ def check_host() -> Response | None:
         return None
     if host_warning_is_due():
         logger.warning(
-            "Refused a request for another host than %s. A proxy must pass the Host header on.", public or "loopback"
+            "Rejected a request for a host other than %s. A proxy must pass the Host header on.", public or "loopback"
         )
     # A template without `base.html`: `url_for` does not work for a host that is not trusted.
     own = f"http://127.0.0.1:{request.environ.get('SERVER_PORT', 5000)}"
@@ -99,7 +99,7 @@ def check_host() -> Response | None:
 
 
 def check_origin() -> None:
-    """Refuse a form that another site posted, if the browser names the site (Origin, RFC 6454).
+    """Reject a form that another site posted, if the browser sends the site's origin (RFC 6454).
 
     This adds to the CSRF token, and replaces Flask-WTF's Referer check, which proxies and privacy settings break.
     """
@@ -108,18 +108,18 @@ def check_origin() -> None:
         own = current_app.config["PUBLIC_URL"] or f"{request.scheme}://{request.host}"
         if sent.lower() != own.lower():
             if origin_warning_is_due():
-                logger.warning("Refused a form from another origin than %s (scheme, host and port count).", own)
-            raise ForeignForm
+                logger.warning("Rejected a form from an origin other than %s (scheme, host and port must match).", own)
+            raise CrossOriginForm
 
 
 def check_form() -> None:
-    """Refuse what no form here sends: half a body, files, JSON, or a field twice (two readers could take either).
+    """Reject what no form here sends: a truncated body, files, JSON, or a repeated field (parsers could differ).
 
     Flask-WTF would accept files and JSON as the form, and give a view an upload or a number instead of text. Parameters
     are counted before they are parsed; Werkzeug's MAX_FORM_PARTS counts multipart forms only.
     """
     if "Transfer-Encoding" in request.headers:
-        abort(411)  # else a body would be cut at MAXIMUM_BODY and the first part processed
+        abort(411)  # otherwise a body would be truncated at MAXIMUM_BODY, and its first part used
     is_form = request.mimetype == "application/x-www-form-urlencoded"
     body = request.get_data() if is_form else b""
     if is_form and len(body) != (request.content_length or 0):
@@ -133,14 +133,14 @@ def check_form() -> None:
 
 
 def set_headers(response: Response) -> Response:
-    """Add the security headers; no cache keeps a page, but caches may keep static files.
+    """Add the security headers; caches may store static files, but no page.
 
-    A redirect within the site names a path alone: Werkzeug's own, to a path with a slash at the end, would repeat the
-    request's port and scheme.
+    A redirect within the site contains only a path: Werkzeug's own redirects, which add a trailing slash, would repeat
+    the request's port and scheme.
     """
     location = urlsplit(response.headers.get("Location", ""))
     if location.netloc and location.netloc == request.host:
-        path = "/" + location.path.lstrip("/\\")  # two slashes would start another host
+        path = "/" + location.path.lstrip("/\\")  # two slashes would name another host
         response.headers["Location"] = location._replace(scheme="", netloc="", path=path).geturl()
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)

@@ -1,6 +1,6 @@
-"""Class-based views after Django's `TemplateView` and `FormView`, and one for a page that an emailed link opens.
+"""Class-based views like Django's `TemplateView` and `FormView`, and one for a page that an emailed link opens.
 
-Options reach a view as class attributes, which `as_view` overrides by name. The three classes build on each other:
+A view's options are class attributes, which `as_view` overrides by name. The three classes build on each other:
 `TemplateView` renders, `FormView` adds a form, `EmailedLinkView` shows that form only if the link is valid.
 """
 
@@ -54,14 +54,14 @@ class TemplateView(View):
         return render_template(self.template_name, **self.get_context_data(**context))
 
     def get_context_data(self, **context: Any) -> dict[str, Any]:
-        """Return what the template sees (Django's method)."""
+        """Return the template's context (Django's method)."""
         return {"title": self.title, **context, **(self.extra_context or {})}
 
 
 class FormView(TemplateView):
     """Shows a form, and calls `form_valid` with a valid one.
 
-    Options beside those of `TemplateView`: `form_class`, and `success_url` (a path, or the name of an endpoint).
+    Options besides those of `TemplateView`: `form_class`, and `success_url` (a path, or the name of an endpoint).
     """
 
     methods: ClassVar = ["GET", "POST"]
@@ -85,10 +85,10 @@ class FormView(TemplateView):
 class EmailedLinkView(FormView):
     """Shows a form if the link is valid, and a page without a form if it is not.
 
-    That page has status 200, as in Django, and is the same for every reason but the sentence that says expired or no
-    longer valid. Showing a page changes nothing, since email scanners follow links.
+    That page has status 200, as in Django. It is the same for every reason, except for a sentence that says whether the
+    link has expired or is no longer valid. Showing a page changes nothing, because email scanners follow links.
 
-    Option beside those of `FormView`: `dead_title`, the title of the page without a form.
+    Option besides those of `FormView`: `dead_title`, the title of the page without a form.
     """
 
     dead_title = "This link does not work"
@@ -100,12 +100,12 @@ class EmailedLinkView(FormView):
     purpose = ""
 
     def dispatch_request(self, *, uidb64: str, token: str) -> ResponseReturnValue:  # type: ignore[override]
-        """Check the link, then go on as with any form. The rule must name both arguments."""
+        """Check the link, then show or submit the form. The URL rule must name both arguments."""
         self.check_link(uidb64, token)
         return self.show()
 
     def check_link(self, uidb64: str, token: str) -> None:
-        """Set `validlink`, and with it `user` and `purpose`; else `expired`."""
+        """Set `validlink`, `user` and `purpose` if the link is valid, otherwise `expired`."""
         try:
             self.user, self.purpose = check_link(uidb64, token, self.purposes)
             self.validlink = True
@@ -117,7 +117,7 @@ class EmailedLinkView(FormView):
         return super().dispatch_request() if self.validlink else self.render()
 
     def get_context_data(self, **context: Any) -> dict[str, Any]:
-        """Add the account, or why there is no form."""
+        """Add the account, or the reason why there is no form."""
         if self.validlink:
             return super().get_context_data(validlink=True, user=self.user, **context)
         dead = {"form": None, "expired": self.expired, "reopen": self.reopen}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from pwreset.mail.mailbox import KEPT, kept_email, kept_emails
+from pwreset.mail.mailbox import MAXIMUM_KEPT, kept_email, kept_emails
 from tests.support.app import Inbox, MakeApp, add_user
 from tests.support.outbox import ask, deliver, wait_over
 from tests.support.pages import link_in
@@ -59,10 +59,10 @@ def test_the_newest_200_are_kept(app: Flask, folder: Path) -> None:
     age(folder, first, 100)
     second = keep_one(app)
     age(folder, second, 99)
-    for number in range(KEPT - 1):
+    for number in range(MAXIMUM_KEPT - 1):
         (folder / f"{number}.eml").write_bytes((folder / f"{second}.eml").read_bytes())
     newest = keep_one(app)
-    assert KEPT == 200
+    assert MAXIMUM_KEPT == 200
     assert len(list(folder.iterdir())) == 200
     assert not {first, second} & set(kept_ids(app))
     assert newest in kept_ids(app)
