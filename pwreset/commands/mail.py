@@ -1,4 +1,4 @@
-"""`flask mail check`: try the mail server step by step, and say what to do when a step fails."""
+"""`flask mail check`: checks the mail server step by step, and prints what to do when a step fails."""
 
 import smtplib
 from collections.abc import Callable
@@ -22,12 +22,12 @@ group = AppGroup("mail", help="The mail server.")
 def check(recipient: str | None) -> None:
     """Connect to the mail server, switch to TLS, log in, and send a test email with --to."""
     if current_app.config["EMAIL_HOST"] is None:
-        msg = "No mail server is set, so emails are kept in the local mailbox. Set EMAIL_USER and EMAIL_PASS."
+        msg = "No mail server is configured, so emails are kept in the local mailbox. Set EMAIL_USER and EMAIL_PASS."
         raise click.ClickException(msg)
     with VerifyingConnection(current_app.extensions["mail"]) as connection:
         _open(connection)
         if recipient:
-            _step(connection, "send the test email", lambda: connection.send(emails.trial_message(recipient)))
+            _step(connection, "send the test email", lambda: connection.send(emails.test_message(recipient)))
     click.echo("The mail server works." if recipient else "The mail server works. --to ADDRESS sends a test email.")
 
 

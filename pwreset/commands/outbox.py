@@ -1,4 +1,4 @@
-"""`flask outbox`: the queue of emails, for operators. It prints no addresses, since a terminal is a log."""
+"""`flask outbox`: the queue of emails, for operators. It prints no addresses, because output may end up in a log."""
 
 import click
 from flask import current_app
@@ -14,7 +14,7 @@ from pwreset.outbox import delivery, retention, worker
 group = DatabaseGroup("outbox", help="Emails that wait to be sent.")
 
 
-# The counters' names here; `/metrics` has them too, by kind.
+# The labels of the counters. `/metrics` also has the counters, by kind.
 TOTALS = {
     Counted.DELIVERED: "delivered",
     Counted.MERGED: "merged",
@@ -58,17 +58,17 @@ def drain() -> None:
     log_to_console(current_app.config["LOG_FORMAT"])
     total = queue_status.counts()["due"]
     progress_is_due = at_most_every(1)
-    progress_is_due()  # not at once: most drains are short
+    progress_is_due()  # show no progress in the first second, because most drains are shorter
 
     def show_progress(done: int) -> None:
         if done < total and progress_is_due():
             click.echo(f"{done} of {total} ...")
 
     done, problem = delivery.deliver_pending(worker.stop_on_signals().is_set, show_progress)
-    click.echo(f"{done} of {max(total, done)} dealt with.")
-    retention.purge()  # a site may run no worker but this command
+    click.echo(f"{done} of {max(total, done)} processed.")
+    retention.purge()  # a site may run this command and no worker
     if problem:
-        msg = f"The rest waits: {problem}."
+        msg = f"The other emails wait: {problem}."
         raise click.ClickException(msg)
 
 
@@ -83,4 +83,4 @@ def run() -> None:
 @group.command()
 def retry() -> None:
     """Queue failed emails again."""
-    click.echo(f"{outbox.retry_failed()} due again.")
+    click.echo(f"{outbox.retry_failed()} queued again.")

@@ -1,6 +1,6 @@
 """`flask users`: accounts, for operators.
 
-Only `set-password` chooses a password for the owner; it ends all sessions, and the owner gets an email.
+Only `set-password` changes the password of an existing account; it ends all sessions, and the owner gets an email.
 """
 
 import sys
@@ -46,7 +46,7 @@ def create(email: str, password_stdin: bool) -> None:  # noqa: FBT001 (click pas
 def set_password(email: str, password_stdin: bool) -> None:  # noqa: FBT001
     """Set an account's password; ends every session and emails a notice to the owner."""
     address = _find(email).email
-    db.session.rollback()  # the database would end a transaction that waits for typing
+    db.session.rollback()  # the database ends a transaction that waits for too long
     password = _read_password(address, stdin=password_stdin)
     user = _find(email)
     if not accounts.set_password(user, password):
@@ -98,7 +98,7 @@ def reset_link(email: str) -> None:
     purpose = "reset" if user.has_usable_password() else "invite"
     link = emails.link_to_page(user, purpose, current_app.config["PUBLIC_URL"] or LOCAL_URL)
     if purpose == "invite":
-        cooldown.start(user)  # as if it was emailed: an unfinished account with a valid link is not purged
+        cooldown.start(user)  # as after an email: an unfinished account with a valid link is not purged
     events.record(events.Kind.LINK_PRINTED, user.id)
     db.session.commit()
     click.echo(link)

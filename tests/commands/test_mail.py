@@ -126,7 +126,7 @@ def test_a_wrong_certificate_is_reported_with_its_reason(
     with SMTPServer(tls_context=getattr(authority, certificate), auth=LOGIN) as server:
         result = check(app_for(make_app, server, **SECURE))
         assert server.login_attempts == 0
-    words = "certificate is not trusted", reason, "EMAIL_HOST", "nothing was sent, not even a login"
+    words = "certificate is not trusted", reason, "EMAIL_HOST", "no login and no email was sent"
     assert_failed(result, "switch to TLS, and check the certificate", *words)
 
 
@@ -216,7 +216,7 @@ def test_implicit_tls_at_the_port_for_starttls_is_reported(gmail: SMTPServer, ma
         ({"CONNECT": CLOSE}, "connect to localhost:{}", "closed the connection"),
         ({"MAIL": "550 5.7.1 No"}, "send the test email", "EMAIL_FROM"),
         ({"RCPT": "550 5.1.1 Who is alice@example.com?"}, "send the test email", "refused the recipient (550)"),
-        ({"DOT": "554 5.7.1 Spam"}, "send the test email", "refused the mail (554)"),
+        ({"DOT": "554 5.7.1 Spam"}, "send the test email", "refused the email (554)"),
     ],
 )
 def test_a_rejection_is_reported_with_its_code(

@@ -94,7 +94,7 @@ def test_a_drain_delivers_what_is_due_and_stops(app: Flask, inbox: Inbox) -> Non
     for _ in range(3):
         ask(app)
     result = run(app, "drain")
-    assert (result.exit_code, result.output) == (0, "3 of 3 dealt with.\n")
+    assert (result.exit_code, result.output) == (0, "3 of 3 processed.\n")
     assert len(inbox.emails()) == 3
     assert rows(app) == []
 
@@ -104,7 +104,7 @@ def test_a_drain_tells_how_far_it_is(app: Flask, monkeypatch: pytest.MonkeyPatch
     for _ in range(3):
         ask(app)
     result = run(app, "drain")
-    assert result.output.splitlines() == ["1 of 3 ...", "2 of 3 ...", "3 of 3 dealt with."]
+    assert result.output.splitlines() == ["1 of 3 ...", "2 of 3 ...", "3 of 3 processed."]
 
 
 def test_a_drain_deletes_what_is_too_old(app: Flask, alice: int) -> None:
@@ -120,7 +120,7 @@ def test_a_drain_deletes_what_is_too_old(app: Flask, alice: int) -> None:
 
 def test_a_drain_of_nothing_is_no_failure(app: Flask) -> None:
     result = run(app, "drain")
-    assert (result.exit_code, result.output) == (0, "0 of 0 dealt with.\n")
+    assert (result.exit_code, result.output) == (0, "0 of 0 processed.\n")
 
 
 def test_a_drain_that_fails_half_way_says_how_far_it_came_and_why(make_app: MakeApp) -> None:
@@ -132,8 +132,8 @@ def test_a_drain_that_fails_half_way_says_how_far_it_came_and_why(make_app: Make
         assert len(server.messages) == 1
     assert result.exit_code == 1
     done, why = result.output.splitlines()
-    assert done == "1 of 3 dealt with."
-    assert why.startswith("Error: The rest waits: the mail server is closing for now (421)")
+    assert done == "1 of 3 processed."
+    assert why.startswith("Error: The other emails wait: the mail server is closing for now (421)")
     assert_uncharged(app, 2)
 
 
@@ -142,7 +142,7 @@ def test_a_drain_leaves_what_is_not_due(app: Flask) -> None:
     with app.app_context():
         outbox.claim()
     result = run(app, "drain")
-    assert (result.exit_code, result.output) == (0, "0 of 0 dealt with.\n")
+    assert (result.exit_code, result.output) == (0, "0 of 0 processed.\n")
     assert len(rows(app)) == 1
 
 
@@ -150,10 +150,10 @@ def test_a_retry_sends_failed_email_back_into_the_queue(app: Flask, inbox: Inbox
     ask(app)
     give_up_one(app)
     result = run(app, "retry")
-    assert (result.exit_code, result.output) == (0, "1 due again.\n")
+    assert (result.exit_code, result.output) == (0, "1 queued again.\n")
     run(app, "drain")
     assert len(inbox.emails()) == 1
-    assert run(app, "retry").output == "0 due again.\n"
+    assert run(app, "retry").output == "0 queued again.\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
