@@ -35,7 +35,7 @@ class Setting(NamedTuple):
     choices: tuple[str, ...] = ()
 
     def parse(self, text: str) -> Any:
-        """Return the value that a text stands for; a KeyError or ValueError means that it is not allowed."""
+        """Return the typed value of a text, or raise KeyError or ValueError if it is not allowed."""
         if self.kind is bool:
             return BOOLEANS[text.lower()]
         if self.kind is list:
@@ -46,7 +46,7 @@ class Setting(NamedTuple):
         return value
 
     def expected(self) -> str:
-        """Return what may be written, for the message about a value that is not allowed."""
+        """Return the allowed values in words, for the message about a value that is not allowed."""
         if self.kind is bool:
             return "true or false"
         number = "a whole number" if self.kind is int else "a number"
@@ -143,15 +143,15 @@ def _typed(name: str, text: str, problems: list[str]) -> Any:
 
 
 def _with_defaults(given: dict[str, Any]) -> dict[str, Any]:
-    """Bring values into one form, then fill in the defaults that depend on other settings."""
+    """Normalize the values, then fill in the defaults that depend on other settings."""
     settings = {**given, "EMAIL_PASS": "".join((given["EMAIL_PASS"] or "").split()) or None}
-    with suppress(RuntimeError):  # `~name` without such a user stays as it is
+    with suppress(RuntimeError):  # `~name` stays unchanged if there is no such user
         settings["INSTANCE_PATH"] = settings["INSTANCE_PATH"].expanduser()
     settings["INSTANCE_PATH"] = settings["INSTANCE_PATH"].absolute()
     public_origin = origin(given["PUBLIC_URL"] or "")
     settings["PUBLIC_URL"] = public_origin or given["PUBLIC_URL"]
     scheme, _, rest = (given["DATABASE_URL"] or "").partition("://")
-    if scheme in {"postgres", "postgresql"}:  # psycopg 3, whatever SQLAlchemy's default is
+    if scheme in {"postgres", "postgresql"}:  # always psycopg 3, which may not be SQLAlchemy's default
         settings["DATABASE_URL"] = f"postgresql+psycopg://{rest}"
     defaults = {
         "SITE_NAME": urlsplit(public_origin or "http://localhost").hostname,
@@ -177,7 +177,7 @@ def _email_defaults(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def local_secret_key(folder: Path) -> str:
-    """Return the local mode's secret key, which is made on first use and readable by its owner only.
+    """Return the secret key of local mode. The first call creates it, in a file that only its owner can read.
 
     Args:
         folder: the instance folder; created if missing.
@@ -188,11 +188,11 @@ def local_secret_key(folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "secret_key"
     with suppress(FileExistsError):
-        path.touch(mode=0o600, exist_ok=False)  # O_EXCL: of two first starts, one makes the key
+        path.touch(mode=0o600, exist_ok=False)  # O_EXCL: of two processes, only one creates the key
         path.write_text(secrets.token_urlsafe(48), encoding="ascii")
-    for _ in range(100):  # the other one waits up to a second until it is written
+    for _ in range(100):  # the other one waits for it, up to a second
         key = path.read_text(encoding="ascii", errors="replace").strip()
         if len(key) >= MINIMUM_KEY_BYTES:
             return key
         time.sleep(0.01)
-    raise ConfigError([f"SECRET_KEY can't be read from {path}; delete the file, and a new one is made."])
+    raise ConfigError([f"SECRET_KEY can't be read from {path}; delete the file, and the next start creates a new key."])

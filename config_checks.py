@@ -29,7 +29,7 @@ PACKAGES = {
     "REDIS_URL": {"redis": "redis", "rediss": "redis"},
     "CELERY_BROKER_URL": {"redis": "celery", "rediss": "celery", "amqp": "celery", "amqps": "celery"},
 }
-# Words in keys that people type, and the beginnings of keys that tutorials of Flask and FastAPI show.
+# Words that typed keys contain, and the first characters of the keys in Flask and FastAPI tutorials.
 EXAMPLE_WORDS = ("secret", "change", "default", "example", "passw", "insecure", "develop", "flask", "django", "your-")
 EXAMPLES = (*EXAMPLE_WORDS, "192b9bdd22ab", "09d25e094faa", "5791628bb0b1")
 NEW_KEY = 'make one with: .venv/bin/python -c "import secrets; print(secrets.token_urlsafe(48))"'
@@ -37,7 +37,7 @@ INSTALL = "install it with: .venv/bin/python -m pip install -r requirements-scal
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host name or address (no port; brackets allowed) is this machine's own."""
+    """Return whether a host name or address (without a port; brackets allowed) is a loopback one."""
     name = host.strip("[]").lower()
     try:
         return ip_address(name).is_loopback
@@ -46,9 +46,9 @@ def is_loopback(host: str) -> bool:
 
 
 def origin(url: str) -> str | None:
-    """Return the origin of a URL as browsers send it, or None if it is no origin that links can begin with.
+    """Return the origin of a URL as browsers send it, or None if links can't start with it.
 
-    Plain http is allowed for this machine only: anybody on the way could read the links.
+    Plain http is allowed for loopback hosts only, because anyone on the network could read the links.
     """
     match = ORIGIN.fullmatch(url)
     if not match:
@@ -62,9 +62,9 @@ def origin(url: str) -> str | None:
 
 
 def looks_like_an_example(key: str) -> bool:
-    """Return whether a key was typed or copied, and not generated, so that an attacker may guess it.
+    """Return whether a key looks typed or copied rather than generated, so that an attacker could guess it.
 
-    Of keys from `secrets.token_urlsafe(48)`, about one in a hundred thousand contains one of these words by chance.
+    About one in a hundred thousand keys from `secrets.token_urlsafe(48)` contains one of these words by chance.
     """
     plain = key.lower()
     repeats = len(zlib.compress(plain.encode(errors="replace"))) < len(plain) // 2 + 8
@@ -90,7 +90,7 @@ def _is_sender(text: str) -> bool:
 def _is_server_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        database = parts.path.strip("/") or "0"  # a number in Redis; in RabbitMQ the name of a virtual host
+        database = parts.path.strip("/") or "0"  # Redis numbers its databases; RabbitMQ has a virtual host here
         return bool(parts.hostname) and parts.port != 0 and (parts.scheme.startswith("amqp") or database.isdecimal())
     except ValueError:
         return False
@@ -99,7 +99,7 @@ def _is_server_url(url: str) -> bool:
 def _check_site(settings: Settings) -> Iterator[str]:
     if settings["PUBLIC_URL"] and not origin(settings["PUBLIC_URL"]):
         yield (
-            "PUBLIC_URL is not an origin of https:// and a host (an international name in its xn-- form); "
+            "PUBLIC_URL must be https:// and a host, without a path (an international name in its xn-- form); "
             "write one such as https://accounts.example.com"
         )
     name = settings["SITE_NAME"]
@@ -134,10 +134,10 @@ def _check_key_reuse(settings: Settings) -> Iterator[str]:
     for name, value in settings.items():
         texts = {str(value), unquote(str(value))}  # in a URL, a password is percent-encoded
         if not name.startswith("SECRET_KEY") and any(key in text for key in keys for text in texts):
-            yield f"SECRET_KEY or one of its fallbacks is in {name} too, and opens every account; {NEW_KEY}"
+            yield f"SECRET_KEY or one of its fallbacks is also in {name}, and it opens every account; {NEW_KEY}"
     with suppress(OSError):
         if (settings["INSTANCE_PATH"] / "secret_key").read_text(errors="replace").strip() == settings["SECRET_KEY"]:
-            yield f"SECRET_KEY is the one that local mode made, which is in a file in INSTANCE_PATH; {NEW_KEY}"
+            yield f"SECRET_KEY is the key of local mode, which is in a file in INSTANCE_PATH; {NEW_KEY}"
 
 
 def _check_database(settings: Settings) -> Iterator[str]:
@@ -173,16 +173,16 @@ def _check_email(settings: Settings) -> Iterator[str]:
         yield f"{missing} is missing; for Gmail use an app password: https://myaccount.google.com/apppasswords"
     for name in ("EMAIL_USER", "EMAIL_PASS"):
         if not (settings[name] or "").isascii():
-            yield f"{name} contains characters beyond ASCII, which a login can't carry."
+            yield f"{name} contains non-ASCII characters, which an SMTP login can't send."
     if host and not _is_host(host):
         yield "EMAIL_HOST is not a host name; write a name such as smtp.example.com."
     if settings["EMAIL_USE_TLS"] and settings["EMAIL_USE_SSL"]:
-        yield "EMAIL_USE_TLS and EMAIL_USE_SSL exclude each other; port 587 needs TLS, port 465 SSL."
+        yield "EMAIL_USE_TLS and EMAIL_USE_SSL can't both be on; use TLS for port 587, SSL for port 465."
     encrypted = settings["EMAIL_USE_TLS"] or settings["EMAIL_USE_SSL"]
     if host and password and not (encrypted or is_loopback(host)):
-        yield "EMAIL_USE_TLS is off, so EMAIL_PASS would cross the network in clear; turn it on."
+        yield "EMAIL_USE_TLS is off, so EMAIL_PASS would be sent unencrypted; turn it on."
     if host and not _is_sender(settings["EMAIL_FROM"] or ""):
-        yield "EMAIL_FROM is missing or not an address (unset, it is EMAIL_USER); write accounts@example.com."
+        yield "EMAIL_FROM is missing or not an address (its default is EMAIL_USER); write accounts@example.com."
 
 
 def _check_times(settings: Settings) -> Iterator[str]:

@@ -29,16 +29,16 @@ from pwreset.database import check_version_table
 
 LOCK_NUMBER = int.from_bytes(b"pwreset")  # PostgreSQL keeps advisory locks for each database
 SQLITE_WAIT = 600_000  # milliseconds until another upgrade must have ended
-GENERATED_ID = re.compile("[0-9a-f]{12}")  # what Alembic proposes where nobody named a --rev-id
+GENERATED_ID = re.compile("[0-9a-f]{12}")  # Alembic's default if there is no --rev-id
 migrate = current_app.extensions["migrate"]
 scripts = ScriptDirectory.from_config(context.config)
 
 
 def run(connection: Connection, report: Callable[[str], None]) -> None:
-    """Run what the command asks for.
+    """Run or write the migrations of the current command.
 
     Args:
-        connection: in a transaction already on SQLite, and in none on PostgreSQL.
+        connection: already in a transaction on SQLite, but not on PostgreSQL.
         report: receives a line for each migration that ran.
     """
 
@@ -63,10 +63,10 @@ def run(connection: Connection, report: Callable[[str], None]) -> None:
 
 
 def check_revisions(connection: Connection) -> None:
-    """Refuse a database at a revision that is not in this folder.
+    """Reject a database at a revision that is not in this folder.
 
     Raises:
-        click.ClickException: it is another application's, or newer code's.
+        click.ClickException: the revision belongs to another application or to newer code.
     """
     unknown = check_version_table(connection) - {script.revision for script in scripts.walk_revisions()}
     if unknown:
@@ -75,9 +75,9 @@ def check_revisions(connection: Connection) -> None:
 
 
 def run_on_postgresql(engine: Engine) -> None:
-    """Run under an advisory lock, for which a second process waits without end.
+    """Run under an advisory lock; a second process waits for it without a time limit.
 
-    The lock belongs to a transaction of its own connection, because behind pgbouncer a session's lock could outlive us.
+    The lock belongs to a transaction on its own connection: behind pgbouncer, a session's lock could outlive a process.
     """
     with engine.connect() as lock, engine.connect() as connection:
         lock.exec_driver_sql("SET LOCAL lock_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0")
@@ -86,23 +86,23 @@ def run_on_postgresql(engine: Engine) -> None:
 
 
 def run_on_sqlite(engine: Engine) -> None:
-    """Run in one transaction that takes the write lock first, for which a second process waits."""
+    """Run in one transaction that acquires the write lock first; a second process waits for it."""
     lines: list[str] = []
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.detach()  # closed at the end, so that no other user gets it without foreign keys
+        connection.detach()  # closed at the end, so that it is not reused without foreign keys
         for statement in (f"busy_timeout = {SQLITE_WAIT}", "foreign_keys = OFF"):
             connection.exec_driver_sql(f"PRAGMA {statement}")
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         with keeping_foreign_keys(connection), keeping_used_ids(connection):
             run(connection, lines.append)
-        connection.exec_driver_sql("COMMIT")  # what raises before it is rolled back when the connection closes
+        connection.exec_driver_sql("COMMIT")  # after an error, closing the connection rolls back
     for line in lines:
         click.echo(line)
 
 
 @contextmanager
 def keeping_foreign_keys(connection: Connection) -> Iterator[None]:
-    """Check after the migrations what SQLite does not check during them.
+    """Check foreign keys after the migrations, because SQLite does not check them during the migrations.
 
     Raises:
         click.ClickException: rows refer to rows that do not exist, and did not before.
@@ -124,7 +124,7 @@ def broken_references(connection: Connection) -> set[tuple[str, int, str]]:
 
 @contextmanager
 def keeping_used_ids(connection: Connection) -> Iterator[None]:
-    """Keep the highest id ever used in each table: a recreated table only knows the rows that it still has."""
+    """Keep the highest id ever used in each table: a recreated table only has the ids of its present rows."""
     before = used_ids(connection)
     yield
     after = used_ids(connection)
@@ -142,12 +142,12 @@ def used_ids(connection: Connection) -> dict[str, int]:
 
 
 class KeepingAutoincrement(SQLiteImpl):
-    """Alembic's SQLite, which also carries AUTOINCREMENT over when batch mode recreates a table."""
+    """Alembic's SQLite implementation, which also keeps AUTOINCREMENT when batch mode recreates a table."""
 
     __dialect__ = "sqlite"
 
     def autogen_column_reflect(self, inspector: Inspector, table: Table, column_info: dict[str, Any]) -> None:
-        """Read from the database what SQLAlchemy's reflection leaves out."""
+        """Read AUTOINCREMENT from the database, because SQLAlchemy's reflection leaves it out."""
         super().autogen_column_reflect(inspector, table, column_info)
         query = "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?"
         created = self.connection.exec_driver_sql(query, (table.name,)).scalar() or ""
@@ -156,7 +156,7 @@ class KeepingAutoincrement(SQLiteImpl):
 
 
 def name_the_revision(_context: Any, _revision: Any, directives: list[MigrationScript]) -> None:
-    """Continue the numbers, and turn the message into the sentence that the docstring is."""
+    """Give a new migration the next number, and turn its message into a sentence for its docstring."""
     if not directives:
         return
     script = directives[0]
@@ -172,7 +172,7 @@ def name_the_revision(_context: Any, _revision: Any, directives: list[MigrationS
 
 
 def render_item(kind: str, item: Any, _context: Any) -> str | bool:
-    """Write a type of our own as the type that the database has: a migration must not import the application."""
+    """Write our own column types as the database's types, because a migration must not import the application."""
     if kind == "type" and isinstance(item, TypeDecorator) and type(item.impl).__module__.startswith("sqlalchemy.sql."):
         return f"sa.{item.impl!r}"
     return False
@@ -180,7 +180,7 @@ def render_item(kind: str, item: Any, _context: Any) -> str | bool:
 
 @write_hooks.register("ruff_if_installed")
 def format_file(path: str, _options: dict[str, str]) -> None:
-    """Format a new migration as `make check` asks for."""
+    """Format a new migration as `make check` requires."""
     if find_spec("ruff") is None:
         click.echo("ruff is not installed, so the file is not formatted. `make check` installs it.")
         return

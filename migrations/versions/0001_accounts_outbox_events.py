@@ -8,7 +8,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# Written out and not imported from the models: a migration says what the tables were at its time.
+# Not imported from the models, because a migration describes the tables as they were when it was written.
 MOMENT = sa.DateTime(timezone=True)
 NEVER_REUSE_IDS = {"sqlite_autoincrement": True}
 

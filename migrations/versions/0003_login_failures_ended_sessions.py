@@ -33,6 +33,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them again: nobody waits any more, and a copied cookie of a session that was logged out opens it."""
+    """Drop them again: no network is throttled, and a copied cookie of a session that was logged out is valid again."""
     for table in ("ended_sessions", "login_failures"):
         op.drop_table(table)

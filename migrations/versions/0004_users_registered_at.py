@@ -32,7 +32,7 @@ events = sa.table(
 def upgrade() -> None:
     """Add the column, and fill it for accounts that registered here and have no password yet.
 
-    Anybody can cause the event for an account that came from elsewhere, so only one right after the account counts.
+    Anyone can cause this event for an imported account, so it only counts if it follows right after the creation.
     """
     op.add_column("users", sa.Column("registered_at", MOMENT))
     unfinished = sa.and_(users.c.password_hash.startswith("!"), users.c.last_login.is_(None))
