@@ -26,7 +26,7 @@ FLASK_MAIL_NAMES = {
     "MAIL_USE_SSL": "EMAIL_USE_SSL",
     "MAIL_DEFAULT_SENDER": "EMAIL_FROM",
 }
-"""What Flask-Mail reads, and only there; this application reads EMAIL_*."""
+"""Flask-Mail's names for our settings. Only Flask-Mail reads these names; this application reads EMAIL_*."""
 
 
 def create_app(
@@ -37,8 +37,8 @@ def create_app(
     Args:
         config: settings by their documented names, read instead of the environment and `.env`; other names go into
             Flask's configuration unchanged.
-        token_generator: makes and checks reset links instead of ours. One for the whole application, since emails are
-            written later.
+        token_generator: creates and checks reset links instead of the default one. Each application has one generator,
+            because emails are written outside of requests.
 
     Raises:
         config.ConfigError: naming every setting that is missing or wrong.
@@ -48,7 +48,7 @@ def create_app(
     app.extensions["pwreset"] = AppState(RejectedRequests(app), token_generator)
     security.init_app(app)
     _bind_extensions(app)
-    _describe_to_templates(app)
+    _add_template_globals(app)
     for module in (users, password_reset, mailbox, health, metrics):
         app.register_blueprint(module.bp)
     for part in (errors, commands, startup):
@@ -59,14 +59,14 @@ def create_app(
 def _configured(given: Mapping[str, Any] | None) -> Flask:
     known = settings.load() if given is None else settings.read(_as_text(given))
     if known["REDIS_URL"]:
-        logs.hide_password_of(known["REDIS_URL"])
+        logs.redact_password_of(known["REDIS_URL"])
     folder = known["INSTANCE_PATH"]
     app = Flask(__name__, instance_path=str(folder), template_folder=str(settings.ROOT / "templates"))
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         known["SECRET_KEY"] = known["SECRET_KEY"] or settings.local_secret_key(folder)
     except OSError as error:
-        problem = f"INSTANCE_PATH can't be used ({error.strerror}); name a folder that this account may write."
+        problem = f"INSTANCE_PATH can't be used ({error.strerror}); name a folder that this user can write to."
         raise settings.ConfigError([problem]) from None
     app.config.update(known, **_flask_settings(known))
     app.config.update({name: value for name, value in (given or {}).items() if name not in settings.SETTINGS})
@@ -86,7 +86,7 @@ def _flask_settings(known: dict[str, Any]) -> dict[str, Any]:
         "MAX_FORM_PARTS": security.MAXIMUM_PARAMETERS,
         "PERMANENT_SESSION_LIFETIME": known["SESSION_LIFETIME_DAYS"] * 86400,
         "SEND_FILE_MAX_AGE_DEFAULT": 3600,
-        # Cookies ignore ports: a name of our own keeps other applications on this machine from ending the session.
+        # Cookies ignore ports, so a unique name keeps other applications on this host from replacing the session.
         "SESSION_COOKIE_NAME": "__Host-pwreset_session" if secure else "pwreset_session",
         "SESSION_COOKIE_SAMESITE": "Lax",
         "SESSION_COOKIE_SECURE": secure,
@@ -108,12 +108,12 @@ def _bind_extensions(app: Flask) -> None:
     with app.app_context():
         database.prepare(db.engine)
     migrate.init_app(app, db, directory=str(settings.ROOT / "migrations"))
-    # Its context processor would query the database on error pages too, which must work without one.
+    # Its context processor would query the database on error pages, which must work without a database.
     login_manager.init_app(app, add_context_processor=False)
     sessions.init_app(login_manager)
 
 
-def _describe_to_templates(app: Flask) -> None:
+def _add_template_globals(app: Flask) -> None:
     app.jinja_env.globals.update(
         current_user=current_user,
         local_mode=app.config["PUBLIC_URL"] is None,

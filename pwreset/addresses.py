@@ -1,17 +1,17 @@
 """What an email address is, when two are the same, and how SMTP writes one.
 
-Decides syntax and identity only. It never asks DNS: a lookup would take longer for some addresses than for others, and
-would show a name server which addresses people type.
+Decides syntax and identity only. It never queries DNS: a lookup would take longer for some addresses than for others,
+and would reveal to a name server which addresses people type.
 """
 
 import unicodedata
 
 from email_validator import SPECIAL_USE_DOMAIN_NAMES, EmailNotValidError, validate_email
 
-# The validator would refuse `localhost`, `.test` and `.local`, which first tries and intranets use.
+# By default, the validator rejects `localhost`, `.test` and `.local`, which test sites and intranets use.
 SPECIAL_USE_DOMAIN_NAMES.clear()
-MAXIMUM_LENGTH = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets; in code points
-MAXIMUM_KEY = 640  # code points; what the column holds
+MAXIMUM_LENGTH = 254  # code points; RFC 5321 section 4.5.3.1.3, without the angle brackets
+MAXIMUM_KEY = 640  # code points; the length of the column
 TOO_LONG = f"An email address has at most {MAXIMUM_LENGTH} characters."
 
 
@@ -28,7 +28,7 @@ def normalize(text: str) -> str:
         AddressError: the text is not exactly one address.
     """
     text = text.strip()
-    _refuse_at_once(text)
+    _reject_before_parsing(text)
     try:
         address = validate_email(text, check_deliverability=False, globally_deliverable=False)
     except EmailNotValidError as error:
@@ -40,11 +40,11 @@ def normalize(text: str) -> str:
     return address.normalized
 
 
-def _refuse_at_once(text: str) -> None:
-    """Refuse texts that must not reach the parser."""
-    if "\ufffd" in text:  # what a decoder writes for bytes that are not text
+def _reject_before_parsing(text: str) -> None:
+    """Reject texts that must not reach the parser."""
+    if "\ufffd" in text:  # the replacement for bytes that can't be decoded
         raise AddressError("Enter the address without unreadable characters.")
-    if "=?" in text:  # RFC 2047: a program that reads the To field would decode the word, and find other addresses
+    if "=?" in text:  # RFC 2047: a mail program would decode the word in the To field, and could find other addresses
         raise AddressError("An email address can't have the characters =? after one another.")
     if len(text) > MAXIMUM_LENGTH:
         raise AddressError(TOO_LONG)

@@ -1,6 +1,6 @@
-"""Time: the clock, how it is stored, how often something may happen, how long to wait, and durations in words.
+"""Time: the clock, the column type for times, limits on how often and how long something runs, durations in words.
 
-`utcnow` is the one place that reads the wall clock for the application's own rows, so tests can replace it.
+Only `utcnow` reads the wall clock for the application's own rows, so tests can replace it.
 """
 
 import threading
@@ -16,7 +16,7 @@ from sqlalchemy.types import TypeDecorator
 
 T = TypeVar("T")
 CLOCK_TOLERANCE = timedelta(minutes=2)
-"""How far the clocks of two machines may differ. A later time was written before a clock was set back."""
+"""How far the clocks of two machines may differ. A time further ahead was written before a clock was set back."""
 UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -49,7 +49,7 @@ class UTCDateTime(TypeDecorator[datetime]):
 
 
 def at_most_every(seconds: float) -> Callable[[], bool]:
-    """Return a function that is true at its first call and then at most once in `seconds`.
+    """Return a function that returns True at its first call, and then at most once in `seconds`.
 
     It limits how often a repeated problem is logged.
     """
@@ -69,8 +69,8 @@ def at_most_every(seconds: float) -> Callable[[], bool]:
 def call_with_timeout(seconds: float, function: Callable[[], T]) -> T:
     """Return what `function` returns, or raise what it raises, if that takes at most `seconds`.
 
-    The call runs in a thread, which goes on after a timeout: no socket timeout covers a DNS lookup, a reply in small
-    pieces, or a frozen server that keeps its connections open. The caller must limit how many threads it leaves behind.
+    The call runs in a thread, which continues after a timeout: no socket timeout covers a DNS lookup, a reply in small
+    pieces, or a frozen server that keeps its connections open. The caller must limit how many such threads there are.
 
     Raises:
         TimeoutError: there was no result in time.

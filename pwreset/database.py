@@ -1,4 +1,4 @@
-"""How connections are set up, how constraints are named, and whether the tables are those of this code.
+"""How connections are set up, how constraints are named, and whether the tables match this code.
 
 Also decides how long a process waits for a database, how SQLite works with several threads, and that no error repeats
 the values of a row. It must not read or write our tables.
@@ -17,30 +17,30 @@ from sqlalchemy.orm import DeclarativeBase
 from config import ROOT
 
 BUSY_MILLISECONDS = 5000  # how long a statement waits for a lock; then the page is a 503
-# The database is out of reach, went away, has no tables (a programming error on PostgreSQL, an operational one on
-# SQLite), is read-only after a failover (an internal error), or there are more requests than connections.
+# The database can't be reached, closed the connection, has no tables (a programming error on PostgreSQL, an operational
+# one on SQLite), is read-only after a failover (an internal error), or there are more requests than connections.
 UNAVAILABLE = (exc.OperationalError, exc.InterfaceError, exc.InternalError, exc.ProgrammingError, exc.TimeoutError)
-# Each database's own INSERT, which can update a row that exists already.
+# Each database's own INSERT, which supports ON CONFLICT.
 INSERT: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 POSTGRESQL_CONNECTION = {
-    "client_encoding": "utf8",  # a server without a locale would send bytes
-    "connect_timeout": 5,  # seconds; the driver's own is 130
-    # When the server's machine is gone, the connection ends after this time and not after the kernel's quarter hour.
+    "client_encoding": "utf8",  # otherwise a server without a locale sends bytes
+    "connect_timeout": 5,  # seconds; the driver's default is 130
+    # If the server's machine fails, the connection ends after this time. The kernel's default is a quarter of an hour.
     "keepalives_idle": 5,  # seconds
     "keepalives_interval": 5,
     "keepalives_count": 2,
     "tcp_user_timeout": 10_000,  # milliseconds
-    # No prepared statements: a polling worker would keep the plan for an empty outbox, and scan a full one.
+    # No prepared statements: a worker would reuse the plan for an empty outbox, and scan the table once it is full.
     "prepare_threshold": None,
 }
-# A process that froze in a transaction, or lost its machine, must not keep its locks.
+# A process that freezes during a transaction, or whose machine fails, must not keep its locks.
 POSTGRESQL_SESSION = f"SET lock_timeout = {BUSY_MILLISECONDS}; SET idle_in_transaction_session_timeout = 30000"
 
 FIRST_TABLES = ("users", "outbox", "security_events")  # the first migration creates them
 
 
 class SchemaError(click.ClickException):
-    """The tables are not those of this code; the message states what to do, and a command prints it as it is."""
+    """The tables do not match this code; the message states what to do, and commands print it unchanged."""
 
 
 class Base(DeclarativeBase):
@@ -64,10 +64,10 @@ def prepare(engine: Engine) -> None:
 
 
 def check_schema(engine: Engine) -> None:
-    """Refuse a database without our tables, or with older ones.
+    """Check that the database has our tables, and that they are not older than this code.
 
-    A revision that this code does not have is a newer one where our tables are there: an upgrade without downtime is
-    under way, and the old code still serves.
+    A revision that this code does not have counts as a newer one: during an upgrade without downtime, the old code
+    still serves requests.
 
     Raises:
         SchemaError: the tables are missing, older, or another application's.
@@ -99,26 +99,26 @@ def check_version_table(connection: Connection) -> set[str]:
 
 
 def _set_timeouts(dialect: Dialect, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
-    """Set the options that DATABASE_URL does not."""
+    """Set the options that DATABASE_URL does not set."""
     if dialect.name == "postgresql":
         for name, value in POSTGRESQL_CONNECTION.items():
             options.setdefault(name, value)
 
 
 def _set_up(connection: Any, _record: Any) -> None:
-    """Let readers of SQLite work beside its one writer, and bound the wait for locks."""
+    """On SQLite, allow reads during a write; on both databases, limit how long a statement waits for a lock."""
     cursor = connection.cursor()
     if type(connection).__module__.partition(".")[0] == "sqlite3":
         for pragma in ("foreign_keys=ON", f"busy_timeout={BUSY_MILLISECONDS}", "journal_mode=WAL"):
             cursor.execute(f"PRAGMA {pragma}")
     else:
         cursor.execute(POSTGRESQL_SESSION)
-        connection.commit()  # else the first rollback would undo it
+        connection.commit()  # otherwise the first rollback would undo it
     cursor.close()
 
 
 def _keep_rows_out_of_errors(context: ExceptionContext) -> None:
-    """Keep the first line of PostgreSQL's errors: the others repeat values of a row, and reach logs and terminals."""
+    """Keep only the first line of PostgreSQL's errors: the others contain values of a row, and would be logged."""
     original = context.original_exception
     ours = context.sqlalchemy_exception
     first_line = getattr(getattr(original, "diag", None), "message_primary", None)

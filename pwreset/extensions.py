@@ -15,7 +15,8 @@ migrate = Migrate(render_as_batch=True)
 login_manager = LoginManager()
 csrf = CSRFProtect()
 mail = VerifyingMail()
-# The strategy of limits whose windows end whatever clock was set, and whose memory forgets clients that stay away.
-# Without `swallow_errors`, all requests that wait for Redis when it stops get an error page, except the first one. With
-# it they pass without being counted, as do those that meet the rare race in which limits starts its timer twice.
+# With this strategy of `limits`, windows end even if a clock was changed, and the counts of clients that stay away are
+# removed from memory. Without `swallow_errors`, all requests that wait for Redis when it stops get an error page,
+# except the first one. With it they are not counted, and neither are those in a rare race in which `limits` starts its
+# timer twice.
 limiter = Limiter(key_func=current_network, strategy="sliding-window-counter", swallow_errors=True)

@@ -42,7 +42,7 @@ class User(UserMixin, db.Model):  # type: ignore[name-defined]
     security_stamp: Mapped[str] = mapped_column("stamp", String(64))
     is_active: Mapped[bool] = mapped_column(default=True)
     created_at: Mapped[datetime] = mapped_column(UTCDateTime, default=utcnow)
-    registered_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # None: made by a command, or elsewhere
+    registered_at: Mapped[datetime | None] = mapped_column(UTCDateTime)  # None: created by a command or an import
     last_login: Mapped[datetime | None] = mapped_column(UTCDateTime)
     cooldown_started_at: Mapped[datetime | None] = mapped_column("mailed_at", UTCDateTime)
 
@@ -89,7 +89,7 @@ class OutboxMessage(db.Model):  # type: ignore[name-defined]
 
 
 class SecurityEvent(db.Model):  # type: ignore[name-defined]
-    """A security event of an account, for its owner and the operator; `kind` is a name of `events.Kind`."""
+    """A security event of an account, for its owner and the operator; `kind` is a value of `events.Kind`."""
 
     __tablename__ = "security_events"
     __table_args__ = (Index(None, "user_id", "created_at"), Index(None, "created_at"), SQLITE_NEVER_REUSES_IDS)

@@ -1,10 +1,10 @@
 """The limits per client: Flask-Limiter's own, counted in the memory of each process or, with REDIS_URL, in Redis.
 
 While Redis does not answer, Flask-Limiter counts in the memory of each process, starting at zero. Requests that wait
-for Redis when it stops are not counted, except the first one (`swallow_errors` in `extensions`). From time to time
-(after 1, 2, 4, 8, 16 and 32 seconds, then after 1 again) one request finds out whether Redis is back. No timeout ends a
-DNS lookup that hangs or a reply that never ends; those delay the requests that wait for them. Redis counts by the clock
-of its machine: if that is set back by more than a minute, empty Redis.
+for Redis when it stops are not counted, except the first one (`swallow_errors` in `extensions`). After 1, 2, 4, 8, 16
+and 32 seconds, and then after 1 again, one request checks whether Redis is back. No timeout covers a slow DNS lookup or
+a reply that never ends; these delay the requests that wait for them. Redis counts by the clock of its own machine: if
+that clock is set back by more than a minute, delete the keys in Redis.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from typing import Any
 
 from flask import current_app
 
-TIMEOUT = 0.25  # seconds; the first request of an outage waits twice: to count, and to look whether Redis is back
+TIMEOUT = 0.25  # seconds; the first request of an outage waits twice: to count, and to check whether Redis is back
 
 
 def per_minute(setting: str) -> Callable[[], str]:
@@ -21,7 +21,7 @@ def per_minute(setting: str) -> Callable[[], str]:
 
 
 def storage_settings(redis_url: str | None) -> dict[str, Any]:
-    """Return the settings that tell Flask-Limiter where to count.
+    """Return Flask-Limiter's settings for its storage.
 
     Args:
         redis_url: the setting REDIS_URL.

@@ -1,7 +1,7 @@
-"""Where the current request came from: what a row keeps of it, and what an email or an event shows.
+"""Where the current request came from, as outbox rows and security events store it and emails show it.
 
-A browser is described by words of our own: a stranger who requests a reset for another person's account chooses the
-User-Agent header, and must not choose words in the email.
+Browsers are described in our own words: a stranger who requests a reset for another person's account chooses the
+User-Agent header, and must not be able to put text into the email.
 """
 
 import re
@@ -71,7 +71,7 @@ def _network_address(text: str) -> str | None:
 
 
 def current_network() -> str:
-    """Return the network of the current request's client, by which the limits count."""
+    """Return the network of the current request's client; the rate limits count requests by it."""
     return network_of(request.remote_addr)
 
 

@@ -1,7 +1,7 @@
-"""What happens when the application is served, and not only imported.
+"""Starts the application in a server, as opposed to only importing it.
 
-Decides who may serve it, that the tables must exist first, and which process runs the worker: the one that serves under
-`flask run`, and each gunicorn worker after its fork. Commands, tests and scripts start no thread.
+Decides which servers may run it, that the tables must exist first, and which process runs the worker: the serving
+process under `flask run`, and each gunicorn worker after its fork. Commands, tests and scripts start no thread.
 """
 
 import atexit
@@ -27,7 +27,7 @@ LOCAL_ONLY = (
     "PUBLIC_URL is not set, so this is local mode, which only `flask run` serves: behind another server every visitor "
     "would look like this machine. Set PUBLIC_URL, for example https://accounts.example.com."
 )
-BOOT_ERROR = 3  # after any other exit status gunicorn starts the worker again, without end
+BOOT_ERROR = 3  # after any other exit status, gunicorn restarts the worker for ever
 logger = logging.getLogger(__name__)
 
 
@@ -59,7 +59,7 @@ def serve_in_public(app: Flask) -> None:
 
 
 def abort_startup(reason: str) -> NoReturn:
-    """End a server's process with a sentence, and with a status after which no server starts it again.
+    """Print the reason, and end a server's process with a status after which no server restarts it.
 
     Raises:
         SystemExit: always.
@@ -69,12 +69,12 @@ def abort_startup(reason: str) -> NoReturn:
 
 
 def require_schema(app: Flask, *, respawned: bool = False) -> None:
-    """End a server's process if the tables are missing or old. A database that is away may come back.
+    """End a server's process if the tables are missing or old. If the database does not answer, only log a warning.
 
     Args:
         app: the application.
-        respawned: the process joins a running server. The tables are older only while an upgrade is under way then, and
-            ending the process would end the server: pages that need the new tables answer 503, and the others work.
+        respawned: the process was started in a running server. Then old tables mean that an upgrade is under way, and
+            ending the process would end the server. Pages that need the new tables answer 503; the others work.
 
     Raises:
         SystemExit: with the command to run.
@@ -85,15 +85,15 @@ def require_schema(app: Flask, *, respawned: bool = False) -> None:
     except SchemaError as error:
         if not respawned:
             abort_startup(error.message)
-        logger.error(error.message)  # noqa: TRY400 (the sentence is enough)
+        logger.error(error.message)  # noqa: TRY400 (the message needs no traceback)
     except UNAVAILABLE:
         logger.warning("The database does not answer.")
 
 
 def start_worker(app: Flask) -> None:
-    """Start the thread that delivers emails in the process that serves.
+    """Start the thread that delivers emails, in the process that serves requests.
 
-    It is not started if Celery delivers (CELERY_BROKER_URL), or `flask outbox run` does (OUTBOX_WORKER=none).
+    It is not started if Celery (CELERY_BROKER_URL) or `flask outbox run` (OUTBOX_WORKER=none) delivers them.
     """
     if app.config["OUTBOX_WORKER"] == "thread" and app.config["CELERY_BROKER_URL"] is None:
         Worker(app).start()
@@ -104,8 +104,8 @@ def start_under_gunicorn(app: Flask, *, respawned: bool) -> None:
     """Prepare a gunicorn worker process after its fork; `post_worker_init` in `gunicorn.conf.py` calls this.
 
     Args:
-        app: the application that it serves.
-        respawned: it was started later than the server.
+        app: the application.
+        respawned: the process was started later than the server.
     """
     # A terminal's Ctrl-C reaches this process too, right before the master's own signal, and gunicorn's handler
     # deadlocks when it interrupts itself (27.0.1, gthread). The master's signal is enough.
@@ -121,7 +121,7 @@ def _serve(app: Flask) -> None:
 
 
 def _exit_on_sigterm() -> None:
-    # By default SIGTERM ends Python at once, in the middle of a send. gunicorn and the reloader have own handlers.
+    # By default, SIGTERM ends Python at once, even while an email is sent. gunicorn and the reloader have own handlers.
     on_main = threading.current_thread() is threading.main_thread()
     if on_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(0))

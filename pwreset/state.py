@@ -1,6 +1,6 @@
-"""What one application keeps in memory, in `app.extensions["pwreset"]`.
+"""The state that one application keeps in memory, in `app.extensions["pwreset"]`.
 
-It holds values only. Other processes have their own, so nothing that must be shared or survive a restart belongs here.
+Each process has its own, so nothing that must be shared or survive a restart belongs here.
 """
 
 import threading
@@ -19,7 +19,7 @@ class RequestCounter(Protocol):
         """Count one request."""
 
     def write(self) -> None:
-        """Write what is not in the database yet."""
+        """Write the counts that are not in the database yet."""
 
 
 @dataclass
@@ -27,12 +27,12 @@ class AppState:
     """The state of one application in this process.
 
     Attributes:
-        rejected_requests: counts what the rate limits rejected.
+        rejected_requests: counts the requests that the rate limits rejected.
         token_generator: the generator passed to `create_app`, or None.
         heartbeat_is_due: whether a worker should record its heartbeat again.
-        stall_warning_is_due: whether the log should say again that nobody delivers.
-        health_check: held by the one thread that waits for the database on behalf of `/healthz`.
-        no_pipelining_until: until when each SMTP command waits for its reply (`time.monotonic()`).
+        stall_warning_is_due: whether to log again that no worker delivers emails.
+        health_check: the lock of the one thread that waits for the database on behalf of `/healthz`.
+        no_pipelining_until: until then (`time.monotonic()`), each SMTP command waits for the reply to the one before.
     """
 
     rejected_requests: RequestCounter

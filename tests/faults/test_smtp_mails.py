@@ -50,7 +50,7 @@ def test_an_email_rejected_for_now_is_tried_again_and_arrives_once(
     ("fault", "stage", "reply", "why"),
     [
         ("550 at RCPT", "RCPT", "550 5.1.1 No such user", "refused the recipient (550)"),
-        ("554 after DATA", "DOT", "554 5.7.1 Spam", "refused the mail (554)"),
+        ("554 after DATA", "DOT", "554 5.7.1 Spam", "refused the email (554)"),
     ],
 )
 def test_an_email_that_is_refused_for_good_is_tried_once_and_recorded(

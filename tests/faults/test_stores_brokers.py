@@ -45,7 +45,7 @@ def test_a_broker_that_is_down_at_the_start_is_waited_for(
     celery = CelerySite(open_site, mail, broker.url)
     with celery.site.people.asking(1):
         until(lambda: "Cannot connect" in celery.worker.log(), "a worker in vain")
-        until(lambda: "does not take the task" in celery.beat.log(), "a beat in vain")
+        until(lambda: "does not accept the task" in celery.beat.log(), "a beat in vain")
         time.sleep(OUTAGE / 2)
         broker.start()
         celery.site.repaired()

@@ -117,7 +117,7 @@ def test_a_full_mailbox_keeps_email_waiting_until_there_is_room(
     site.settle()
     disk.fill()
     site.people.ask(2, again=1)
-    assert "the mailbox can't be written (No space left on device)" in site.wait_until_no_mail_is_sent()
+    assert "the mailbox can't be written to (No space left on device)" in site.wait_until_no_mail_is_sent()
     assert not any(row.attempts or row.failed_at for row in site.tables.rows())
     disk.make_room()
     site.repaired()

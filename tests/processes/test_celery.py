@@ -30,7 +30,7 @@ from tests.support.smtp import SMTPServer
 pytestmark = on_postgresql
 
 SHORT_LEASE = {"OUTBOX_LEASE_SECONDS": 6, "EMAIL_DEADLINE": 5, "EMAIL_TIMEOUT": 5}
-NO_MAIL = "No email is being sent"
+NO_MAIL = "No email is sent"
 # Not a mock: at its end it only says what was imported.
 TELL_IMPORTS = """
 import atexit, sys
@@ -216,7 +216,7 @@ def test_beat_sends_a_task_within_a_second_or_so_of_the_one_before(instance: Ins
         until(redis.waiting_tasks, "the next task")
         pauses.append(time.monotonic() - before)
     assert sorted(pauses)[2] < 1.5  # the median: a busy machine may be late for one
-    assert "does not take the task" not in beat.log()
+    assert "does not accept the task" not in beat.log()
 
 
 # --- many, few, and none
@@ -306,7 +306,7 @@ def test_worker_and_beat_end_soon_while_the_broker_is_down(instance: Instance, s
     settings = {"CELERY_BROKER_URL": f"redis://:{SECRET}@{HOST}:{free_port()}/0", "EMAIL_PORT": free_port()}
     servers = [serve(kind, visit=False, **settings) for kind in (CeleryWorker, CeleryBeat)]
     until(lambda: "Cannot connect" in servers[0].log(), "a worker in vain")
-    until(lambda: "does not take the task" in servers[1].log(), "a beat in vain")
+    until(lambda: "does not accept the task" in servers[1].log(), "a beat in vain")
     for server in servers:
         before = time.monotonic()
         server.terminate()
@@ -340,7 +340,7 @@ def test_a_broker_that_repeats_the_password_does_not_get_it_into_a_log(instance:
         settings = {"CELERY_BROKER_URL": broker.url, "EMAIL_PORT": free_port()}
         servers = [serve(kind, visit=False, **settings) for kind in (CeleryWorker, CeleryBeat)]
         until(lambda: "unknown command" in servers[0].log(), "a worker that was turned away")
-        until(lambda: "does not take the task" in servers[1].log(), "a beat that was turned away")
+        until(lambda: "does not accept the task" in servers[1].log(), "a beat that was turned away")
     assert SECRET not in servers[0].log() + servers[1].log()
     assert "beginning with: '[redacted]'" in servers[0].log()
 
@@ -408,8 +408,8 @@ def test_with_log_format_json_every_line_of_the_worker_and_beat_but_the_banner_i
         message for record in records for message in (record["message"], record["message"][:12])
     }
     lonely = serve(CeleryBeat, visit=False, CELERY_BROKER_URL=f"redis://{HOST}:{free_port()}/0", LOG_FORMAT="json")
-    until(lambda: "does not take the task" in lonely.log(), "a line of beat's own")
-    (line,) = [line for line in lonely.log().splitlines() if "does not take the task" in line]
+    until(lambda: "does not accept the task" in lonely.log(), "a line of beat's own")
+    (line,) = [line for line in lonely.log().splitlines() if "does not accept the task" in line]
     assert json.loads(line)["level"] == "WARNING"
 
 

@@ -63,7 +63,7 @@ def test_a_worker_of_its_own_prints_json_without_a_secret(make_app: MakeApp, ins
     *lines, last = drained.stdout.splitlines() + drained.stderr.splitlines()
     assert token not in drained.stdout + drained.stderr
     assert ADDRESS not in drained.stdout + drained.stderr
-    assert "1 of 1 dealt with." in (lines[0], last)
+    assert "1 of 1 processed." in (lines[0], last)
     (logged,) = (json.loads(line) for line in (*lines, last) if line.startswith("{"))
     assert (logged["level"], logged["email_id"], logged["kind"]) == ("INFO", 1, "password_reset")
 

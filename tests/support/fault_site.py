@@ -35,7 +35,7 @@ OpenSite = Callable[..., "FaultSite"]
 OUR_FAULT = re.compile(r"^.*(?:Traceback|Warning:|Delivery failed).*$", re.MULTILINE)
 # Each request with its path: a live link in it must be redacted.
 ACCESS_LOG = ("--access-logfile", "-")
-NO_MAIL = "No email is being sent"
+NO_MAIL = "No email is sent"
 
 
 NAMES = {Gunicorn: "gunicorn", FlaskRun: "`flask run`", OutboxRun: "`flask outbox run`"}
