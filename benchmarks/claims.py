@@ -1,7 +1,7 @@
 """What a claim costs, and that it doesn't depend on the number of rows: `python -m benchmarks.claims`.
 
 It compares outboxes with 100 rows due, with 100,000 due, and with 100,000 of which only 100 are due; then it drains one
-of 20,000 rows, and measures one from which 100,000 were just deleted. Claims of the compared outboxes take turns.
+of 20,000 rows, and measures one from which 100,000 were just deleted. The compared outboxes are measured alternately.
 Commits don't wait for the disk here: that part is the same for every claim and would hide the differences.
 """
 

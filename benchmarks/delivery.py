@@ -2,7 +2,7 @@
 
 It compares our worker, with rows in the outbox and one connection for all emails, and Flask-Mail alone, with a
 connection for each; then one worker and eight with a slow SMTP server. The messages and the server are the same, and
-the contenders take turns, so that whatever slows the machine down affects all of them.
+the contenders run alternately, so that other load on the machine affects all of them.
 """
 
 import os
@@ -73,7 +73,7 @@ def _figure(name: str, runs: dict[str, list[float]]) -> str:
 
 
 def _measure(folder: Path, sink: Sink, port: int, count: int) -> dict[str, list[float]]:
-    """Let the contenders deliver in turns, and return the seconds per email of each run."""
+    """Let the contenders deliver alternately, and return the seconds per email of each run."""
     with ExitStack() as stack:
         contenders: dict[str, Contender] = {}
         for name, store in STORES.items():
@@ -143,9 +143,9 @@ def _texts() -> tuple[str, str, str]:
     """Return the subject and the parts of a reset email, as the worker writes it."""
     add_requests(_addresses(1))
     row = db.session.scalars(select(OutboxMessage)).one()
-    letter = emails.draft_for(row)
-    assert letter
-    written = emails.write(row, letter)
+    draft = emails.draft_for(row)
+    assert draft
+    written = emails.write(row, draft)
     db.session.delete(row)
     db.session.commit()
     return written.subject, str(written.body), str(written.html)

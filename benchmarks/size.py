@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def code_lines(text: str) -> set[int]:
-    """Return the numbers of the lines that hold code."""
+    """Return the numbers of the lines that contain code."""
     used: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in NOT_CODE:

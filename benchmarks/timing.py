@@ -1,6 +1,6 @@
 """Whether the time of an answer reveals who has an account: `python -m benchmarks.timing`.
 
-Pages are measured in rounds. Each round asks once about an address of each kind, in random order. After every few
+Pages are measured in rounds. Each round sends one address of each kind, in random order. After every few
 rounds the program waits for the emails that they caused: an answer that shares the process with the delivery of other
 emails takes three times as long and varies as much, which would hide what is measured. On a busy machine, where chance
 alone could exceed a bound, more rounds follow. A page that is out of bounds is measured once more and the second result

@@ -123,19 +123,19 @@ def app(make_app: MakeApp) -> Flask:
 
 @pytest.fixture
 def early_in_a_minute() -> None:
-    """Start the test when the minute of the clock is not about to end."""
+    """Wait for the next minute if the current one is about to end."""
     avoid_the_end_of_a_minute()
 
 
 @pytest.fixture
 def visitor(app: Flask) -> "Visitor":
-    """Return somebody with a browser who was never here."""
+    """Return a visitor with a new browser."""
     return Visitor(app)
 
 
 @pytest.fixture
 def inbox(app: Flask) -> "Inbox":
-    """Return who delivers and opens the mail."""
+    """Return the mailbox, which also delivers the emails that wait."""
     return Inbox(app)
 
 
@@ -167,7 +167,7 @@ def clock() -> Iterator[time_machine.Traveller]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Iterator[None]:
-    """Let two thousand tests that skip for want of PostgreSQL say so in one line."""
+    """Report in one line that two thousand tests are skipped without PostgreSQL."""
     report: pytest.TestReport = yield
     if report.skipped and NO_SERVER in str(report.longrepr):
         report.longrepr = (__file__, 1, f"Skipped: {NO_SERVER}")

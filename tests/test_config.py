@@ -356,7 +356,7 @@ def test_queries_log_no_values(app) -> None:
 def test_emails_can_be_recorded_under_testing(make_app: MakeApp) -> None:
     app = make_app(TESTING=True)
     add_user(app, "alice@example.com", "seven green lanterns drift")
-    Visitor(app).ask_for_reset()
+    Visitor(app).request_reset()
     with mail.record_messages() as sent:
         Inbox(app).deliver()
     assert [message.recipients for message in sent] == [["alice@example.com"]]
@@ -365,7 +365,7 @@ def test_emails_can_be_recorded_under_testing(make_app: MakeApp) -> None:
 def test_testing_sends_no_email_to_a_mail_server(make_app: MakeApp) -> None:
     app = make_app(TESTING=True, EMAIL_HOST="127.0.0.1", EMAIL_PORT=1, EMAIL_FROM="accounts@example.com")
     add_user(app, "alice@example.com", "seven green lanterns drift")
-    Visitor(app).ask_for_reset()
+    Visitor(app).request_reset()
     with mail.record_messages() as sent:
         assert Inbox(app).deliver() == (1, None)
     assert [message.recipients for message in sent] == [["alice@example.com"]]

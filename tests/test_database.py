@@ -92,10 +92,10 @@ def test_a_form_whose_connection_ends_in_the_middle_is_a_503_and_the_next_one_is
     app: Flask, visitor: Visitor, database: PostgreSQL, statement: str
 ) -> None:
     with cut(app, database, statement) as cuts:
-        assert visitor.ask_for_reset().status_code == 503
+        assert visitor.request_reset().status_code == 503
         assert len(cuts) == 1
         assert database.query(COUNT) == [(0,)]
-        assert visitor.ask_for_reset().status_code == 302
+        assert visitor.request_reset().status_code == 302
     assert database.query(COUNT) == [(1,)]
 
 
@@ -131,7 +131,7 @@ def test_a_password_whose_connection_ends_in_the_middle_is_not_set_and_the_link_
 def test_a_mail_whose_connection_ends_in_the_middle_is_sent_once_its_lease_is_over(
     app: Flask, alice: int, inbox: Inbox, database: PostgreSQL, statement: str
 ) -> None:
-    Visitor(app).ask_for_reset()
+    Visitor(app).request_reset()
     with cut(app, database, statement) as cuts:
         try:
             inbox.deliver()
@@ -148,15 +148,15 @@ def test_a_mail_whose_connection_ends_in_the_middle_is_sent_once_its_lease_is_ov
 def test_a_connection_that_ended_while_nobody_used_it_is_noticed_by_nobody(
     app: Flask, visitor: Visitor, database: PostgreSQL
 ) -> None:
-    assert visitor.ask_for_reset().status_code == 302
+    assert visitor.request_reset().status_code == 302
     database.end_connections()
-    assert visitor.ask_for_reset().status_code == 302
+    assert visitor.request_reset().status_code == 302
 
 
 @on_postgresql
 def test_a_server_that_only_reads_as_after_a_failover_is_not_available(make_app: MakeApp, database: PostgreSQL) -> None:
     app = make_app(DATABASE_URL=f"{database.url}?options=-c%20default_transaction_read_only%3Don")
-    assert Visitor(app).ask_for_reset().status_code == 503
+    assert Visitor(app).request_reset().status_code == 503
     assert Visitor(app).get("/password-reset-confirm/MQ/aaaaaa-bbbb").status_code == 200
 
 

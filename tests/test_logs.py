@@ -8,7 +8,7 @@ import pytest
 from pwreset import logs
 from pwreset.logs import JSONFormatter, formatter
 from tests.support.app import MakeApp, Visitor, add_user
-from tests.support.outbox import app_for, ask, deliver
+from tests.support.outbox import app_for, deliver, request_email
 from tests.support.smtp import SMTPServer, in_turn
 
 LINK = "/password-reset-confirm/Mg/cy4xkq.zqXn0y3cWw2bVt1Rk8sPq4mYd6LhUe9aTfOoGiJuNx0"
@@ -56,9 +56,9 @@ def test_an_email_is_named_by_its_ids_and_not_by_its_address(make_app: MakeApp, 
     with SMTPServer(rcpt_reply=in_turn("550 alice@example.com is unknown")) as server:
         app = app_for(make_app, server)
         add_user(app, "alice@example.com", None)
-        ask(app, "alice@example.com", "password_reset")
+        request_email(app, "alice@example.com", "password_reset")
         deliver(app)
-        ask(app)
+        request_email(app)
         deliver(app)
     refused, sent = (line for line in lines() if line["logger"] == "pwreset.outbox.delivery")
     assert (refused["level"], refused["email_id"], refused["kind"], refused["attempts"]) == (

@@ -196,8 +196,8 @@ def test_after_the_wait_that_a_client_is_told_its_next_request_passes(app: Flask
 def test_with_redis_too_the_next_request_passes_after_the_wait(make_app: MakeApp, patient_redis: RedisServer) -> None:
     def let_pass(seconds: int) -> None:
         for key in patient_redis.counts():
-            left = patient_redis.say("PTTL", key) - 1000 * seconds
-            patient_redis.say(*(("PEXPIRE", key, str(left)) if left > 0 else ("DEL", key)))
+            left = patient_redis.execute("PTTL", key) - 1000 * seconds
+            patient_redis.execute(*(("PEXPIRE", key, str(left)) if left > 0 else ("DEL", key)))
 
     poster, random = Poster(make_app(REDIS_URL=patient_redis.url)), Random(9)  # noqa: S311 (steps of a test)
     for _ in range(10):
@@ -277,7 +277,7 @@ def test_only_the_clients_address_is_kept_in_redis_and_for_two_minutes(
     }
     assert all(keys)
     assert all(count > 0 for count in counts.values())
-    assert all(0 < patient_redis.say("TTL", key) <= 120 for key in counts)
+    assert all(0 < patient_redis.execute("TTL", key) <= 120 for key in counts)
 
 
 def test_without_limits_redis_is_left_alone(make_app: MakeApp) -> None:
@@ -307,20 +307,20 @@ def frozen():
 @contextmanager
 def full():
     with RedisServer("--maxmemory", "1") as server:
-        yield server.url, lambda: server.say("CONFIG", "SET", "maxmemory", "0")
+        yield server.url, lambda: server.execute("CONFIG", "SET", "maxmemory", "0")
 
 
 @contextmanager
 def read_only():
     with RedisServer("--replicaof", HOST, str(free_port())) as server:
-        yield server.url, lambda: server.say("REPLICAOF", "NO", "ONE")
+        yield server.url, lambda: server.execute("REPLICAOF", "NO", "ONE")
 
 
 @contextmanager
 def wrong_password():
     with RedisServer() as server:
         mistyped = SECRET + "-mistyped"
-        yield server.url.replace(SECRET, mistyped), lambda: server.say("CONFIG", "SET", "requirepass", mistyped)
+        yield server.url.replace(SECRET, mistyped), lambda: server.execute("CONFIG", "SET", "requirepass", mistyped)
 
 
 def impostor(answer: Callable[[socket.socket], None], scheme: str = "redis") -> Fault:
@@ -487,5 +487,5 @@ def test_each_outage_is_logged(make_app: MakeApp, redis: RedisServer, log: Any) 
         assert poster.posts(3) == [200] * 3
         redis.thaw()
         use_redis_again(app, redis.url)
-        redis.say("FLUSHALL")
+        redis.execute("FLUSHALL")
         assert outages(log) == number

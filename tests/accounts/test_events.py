@@ -128,7 +128,7 @@ def test_a_reset_leaves_its_trace(app: Flask, alice: int, visitor: Visitor, inbo
 
 
 def test_a_request_for_an_unknown_address_leaves_none(app: Flask, visitor: Visitor, inbox: Inbox) -> None:
-    visitor.ask_for_reset("nobody@example.com")
+    visitor.request_reset("nobody@example.com")
     inbox.deliver()
     assert kinds(app) == []
 
@@ -193,7 +193,7 @@ def test_a_client_that_a_limit_refuses_is_an_event_once_a_minute(make_app: MakeA
     for _ in range(3):
         visitor = Visitor(app)
         visitor.client.environ_base["REMOTE_ADDR"] = "192.0.2.1"
-        visitor.ask_for_reset()
+        visitor.request_reset()
         assert limited(app) in ([], [(None, "192.0.2.1")])
     assert limited(app) == [(None, "192.0.2.1")]
 
@@ -204,7 +204,7 @@ def test_two_clients_that_a_limit_refuses_are_two_events(make_app: MakeApp) -> N
     for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.2.2"):
         visitor = Visitor(app)
         visitor.client.environ_base["REMOTE_ADDR"] = address
-        visitor.ask_for_reset()
+        visitor.request_reset()
     assert sorted(limited(app)) == [(None, "192.0.2.1"), (None, "192.0.2.2")]
 
 

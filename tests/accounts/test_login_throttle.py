@@ -330,7 +330,7 @@ def test_the_throttled_page_links_to_the_reset(app: Flask, alice: int) -> None:
 
 def test_failed_logins_do_not_delay_the_reset_email(app: Flask, alice: int, inbox: Inbox) -> None:
     fail(app, 6)
-    Visitor(app).ask_for_reset()
+    Visitor(app).request_reset()
     assert link_in(inbox.deliver_one()) in text_of(inbox.emails()[-1])
 
 

@@ -81,7 +81,7 @@ def errors(site: Site) -> Iterator[tuple[str, Page]]:
         page = person.post("/login/", {"csrf_token": token, "email": "x", "password": "x"})
     yield "429", page
     yield "a form with errors", site.person().post_form("/login/", {}, email="x", password="")
-    yield "a form that leads on", site.person().ask_for_reset("nobody@example.com")
+    yield "a form that leads on", site.person().request_reset("nobody@example.com")
     yield "OPTIONS", person.send("OPTIONS", "/login/", {})
     yield "HEAD", person.send("HEAD", "/login/", {})
 

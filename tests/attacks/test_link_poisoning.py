@@ -65,15 +65,15 @@ def open_site(engine: str, sites: MakeSite) -> Site:
     return sites(engine, **SITE_SETTINGS, TRUSTED_PROXIES=0, RATELIMIT_ENABLED="false")
 
 
-def ask(site: Site, **headers: str) -> tuple[Page, list[Record]]:
+def request_reset(site: Site, **headers: str) -> tuple[Page, list[Record]]:
     """Ask for the victim's reset with more headers; return the answer and the emails it caused."""
     person, victim, answers = site.person(), site.victim, list[Page]()
     site.let_an_hour_pass()
-    mails = site.emails_caused_by(lambda: answers.append(person.ask_for_reset(victim.email, **headers)))
+    mails = site.emails_caused_by(lambda: answers.append(person.request_reset(victim.email, **headers)))
     return answers[0], mails
 
 
-def ask_raw(site: Site, *head: str) -> tuple[int, list[Record]]:
+def request_reset_raw(site: Site, *head: str) -> tuple[int, list[Record]]:
     """Ask for the victim's reset under a head of one's own; return the status and the emails it caused."""
     person, victim, statuses = site.person(), site.victim, list[int]()
     site.let_an_hour_pass()
@@ -131,7 +131,7 @@ def assert_reset_is_honest(site: Site, mails: list[Record]) -> None:
 )
 def test_another_host_is_refused(site: Site, host: str) -> None:
     """CVE-2011-4139, CVE-2013-4752, CVE-2017-12161, CVE-2020-10966, CVE-2025-43931 (an application like this one)."""
-    answer, mails = ask(site, Host=host.format(port=site.server.port))
+    answer, mails = request_reset(site, Host=host.format(port=site.server.port))
     assert (answer.status, mails) == (400, [])
     assert EVIL not in answer.text
 
@@ -149,7 +149,7 @@ def test_another_host_is_refused(site: Site, host: str) -> None:
 )
 def test_a_user_in_the_host_is_refused(site: Site, host: str) -> None:
     """CVE-2012-4520: Django took the part before the `@` for the host, and emailed the part behind it."""
-    answer, mails = ask(site, Host=host.format(port=site.server.port))
+    answer, mails = request_reset(site, Host=host.format(port=site.server.port))
     assert (answer.status, mails) == (400, [])
 
 
@@ -167,14 +167,14 @@ def test_a_user_in_the_host_is_refused(site: Site, host: str) -> None:
 )
 def test_a_port_that_is_none_is_refused(site: Site, port: str) -> None:
     """CVE-2012-4520: what stands behind the colon of the Host header came into the link as well."""
-    answer, mails = ask(site, Host="127.0.0.1:" + port.format(port=site.server.port))
+    answer, mails = request_reset(site, Host="127.0.0.1:" + port.format(port=site.server.port))
     assert (answer.status, mails) == (400, [])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:1337", "127.0.0.1:80", "127.0.0.1:443"])
 def test_a_link_never_follows_the_port_of_the_host(site: Site, host: str) -> None:
     """CVE-2012-4520: another port of the same host may be somebody else's."""
-    answer, mails = ask(site, Host=host)
+    answer, mails = request_reset(site, Host=host)
     assert (answer.status, answer.headers["Location"]) == (302, "/password-reset/done/")
     assert_reset_is_honest(site, mails)
 
@@ -194,7 +194,7 @@ def test_a_link_never_follows_the_port_of_the_host(site: Site, host: str) -> Non
 )
 def test_email_never_follows_the_name_that_the_server_goes_by(site: Site, head: tuple[str, ...]) -> None:
     """CVE-2017-8295: WordPress made its sender, and so the return path, of SERVER_NAME."""
-    status, mails = ask_raw(site, *head)
+    status, mails = request_reset_raw(site, *head)
     assert status == 302
     assert_reset_is_honest(site, mails)
 
@@ -214,14 +214,14 @@ def test_email_never_follows_the_name_that_the_server_goes_by(site: Site, head: 
     ],
 )
 def test_two_hosts_or_half_a_host_are_refused(site: Site, head: tuple[str, ...]) -> None:
-    """CVE-2024-42903: LimeSurvey emailed the second Host of two; a proxy before it had judged the first."""
-    assert ask_raw(site, "POST /password-reset/ HTTP/1.1", *head) == (400, [])
+    """CVE-2024-42903: LimeSurvey emailed the second Host of two; a proxy before it had checked the first."""
+    assert request_reset_raw(site, "POST /password-reset/ HTTP/1.1", *head) == (400, [])
 
 
 def test_a_good_request_line_does_not_excuse_another_host(site: Site) -> None:
     """CVE-2017-12161, in a request line: a proxy may go by that, and the application by the Host header."""
     head = "POST http://127.0.0.1:{port}/password-reset/ HTTP/1.1", f"Host: {EVIL}"
-    assert ask_raw(site, *head) == (400, [])
+    assert request_reset_raw(site, *head) == (400, [])
 
 
 # --- What proxies add, and clients too
@@ -230,7 +230,7 @@ def test_a_good_request_line_does_not_excuse_another_host(site: Site) -> None:
 @pytest.mark.parametrize(("header", "value"), FORWARDED_HOSTS)
 def test_a_link_never_follows_a_forwarded_host(site: Site, header: str, value: str) -> None:
     """CVE-2022-29933 and CVE-2018-14774 (X-Forwarded-Host), CVE-2023-49097 (Forwarded)."""
-    answer, mails = ask(site, **{header: value})
+    answer, mails = request_reset(site, **{header: value})
     assert (answer.status, answer.headers["Location"]) == (302, "/password-reset/done/")
     assert_reset_is_honest(site, mails)
 
@@ -238,7 +238,7 @@ def test_a_link_never_follows_a_forwarded_host(site: Site, header: str, value: s
 @pytest.mark.parametrize(("header", "value"), FORWARDED_PARTS)
 def test_a_link_never_follows_a_forwarded_scheme_port_or_prefix(site: Site, header: str, value: str) -> None:
     """ASVS 4.1.3: what a proxy says in a header, a client can say too."""
-    answer, mails = ask(site, **{header: value})
+    answer, mails = request_reset(site, **{header: value})
     assert (answer.status, answer.headers["Location"]) == (302, "/password-reset/done/")
     assert_reset_is_honest(site, mails)
 
@@ -246,7 +246,7 @@ def test_a_link_never_follows_a_forwarded_scheme_port_or_prefix(site: Site, head
 @pytest.mark.parametrize(("header", "value"), [*FORWARDED_HOSTS, *FORWARDED_PARTS])
 def test_without_a_proxy_nothing_forwarded_counts(open_site: Site, header: str, value: str) -> None:
     """CVE-2021-36804 (Akaunting took such headers from everybody), CVE-2022-29933, CVE-2023-49097."""
-    _, mails = ask(open_site, **{header: value})
+    _, mails = request_reset(open_site, **{header: value})
     assert_reset_is_honest(open_site, mails)
 
 
@@ -254,7 +254,7 @@ def test_without_a_proxy_nothing_forwarded_counts(open_site: Site, header: str, 
 def test_no_header_names_another_page(site: Site, header: str) -> None:
     """CVE-2018-14773: Symfony, Drupal and Zend served the page that the header named, and not the one of the path."""
     assert site.person().send("GET", "/", {header: "/register/"}).text == site.person().get("/").text
-    _, mails = ask(site, **{header: f"//{EVIL}/register/"})
+    _, mails = request_reset(site, **{header: f"//{EVIL}/register/"})
     assert_reset_is_honest(site, mails)
 
 
@@ -270,7 +270,7 @@ def test_no_header_names_another_page(site: Site, header: str) -> None:
 )
 def test_a_header_with_underscores_changes_nothing(site: Site, line: str) -> None:
     """CVE-2015-0219: WSGI spells `X-A` and `X_A` alike, and a proxy sets or deletes only one of them."""
-    status, mails = ask_raw(site, "POST /password-reset/ HTTP/1.1", "Host: 127.0.0.1:{port}", line)
+    status, mails = request_reset_raw(site, "POST /password-reset/ HTTP/1.1", "Host: 127.0.0.1:{port}", line)
     assert status == 302
     assert_reset_is_honest(site, mails)
 
@@ -289,7 +289,8 @@ def test_a_header_with_underscores_names_no_client(site: Site, line: str) -> Non
 @pytest.mark.parametrize("forged", ["192.0.2.66", "192.0.2.66, 192.0.2.67", '"192.0.2.66, 127.0.0.1"'])
 def test_a_site_without_a_proxy_believes_no_forwarded_client(open_site: Site, forged: str) -> None:
     """ASVS 4.1.3: the address in the email is that of the connection."""
-    _, [mail] = ask(open_site, **{"X-Forwarded-For": forged, "X-Real-IP": forged, "Forwarded": f"for={forged}"})
+    headers = {"X-Forwarded-For": forged, "X-Real-IP": forged, "Forwarded": f"for={forged}"}
+    _, [mail] = request_reset(open_site, **headers)
     assert b"from 127.0.0.1." in mail.content
     assert b"192.0.2." not in mail.content
 
@@ -304,7 +305,7 @@ def test_no_header_signs_anybody_in(site: Site, header: str) -> None:
 @pytest.mark.parametrize("origin", [f"https://{EVIL}", "http://127.0.0.1:1337", "https://127.0.0.1:{port}", "null"])
 def test_a_form_from_another_origin_is_refused(site: Site, origin: str) -> None:
     """ASVS 3.5.1: links were built from Origin too, where pages and API live on two hosts."""
-    answer, mails = ask(site, Origin=origin.format(port=site.server.port))
+    answer, mails = request_reset(site, Origin=origin.format(port=site.server.port))
     assert (answer.status, mails) == (400, [])
 
 

@@ -176,7 +176,7 @@ def test_events_show_nothing_of_what_a_client_calls_itself(engine: str, sites: M
     account, stranger = site.account(), site.person(address=HTML)
     stranger.headers = {"User-Agent": f"Firefox/1 (Windows) {HTML} \x9b31m\x85"}
     stranger.log_in(account, "wrong")
-    assert stranger.ask_for_reset(account.email).status == 302
+    assert stranger.request_reset(account.email).status == 302
     mail = site.wait_for_email(account.email, 2)
     owner = site.person()
     owner.log_in(account)

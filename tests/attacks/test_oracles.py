@@ -56,7 +56,7 @@ def accounts(site: Site) -> dict[str, str]:
     site.person().submit("/register/", email=made["never finished"])
     site.link_for(made["never finished"])
     with failing(site, "rcpt_reply", "550 5.1.1 No such user"):
-        site.person().ask_for_reset(made["refused"])
+        site.person().request_reset(made["refused"])
     return made
 
 
@@ -65,7 +65,7 @@ def people(site: Site) -> dict[str, str]:
     """Return an address of each sort; who has no account may have one after the test."""
     made = accounts(site)
     site.let_an_hour_pass()
-    site.person().ask_for_reset(made["mailed just now"])
+    site.person().request_reset(made["mailed just now"])
     return {**made, NOBODY: new_address()}
 
 

@@ -206,7 +206,7 @@ def waiting(site: Site, email: str) -> list[float]:
     return [(run_after - created_at).total_seconds() for run_after, created_at in moments]
 
 
-def mails_at_once(site: Site, email: str) -> int:
+def emails_at_once(site: Site, email: str) -> int:
     """Wait until every request is emailed, merged or deferred; return how many emails were sent."""
     leased = "SELECT count(*) FROM outbox WHERE address = ? AND leased"
     # Of each process, one that found the others' under way may wait.
@@ -230,12 +230,12 @@ def test_parallel_requests_for_one_address_bring_one_email(site: Site, forgettin
     assert len(site.emails_to(account.email)) == 1
     acts = asking(site, "/password-reset/", account.email, 12)
     assert {answer.status for answer in all_at_once(acts)} == {302}
-    assert mails_at_once(site, account.email) == 2
+    assert emails_at_once(site, account.email) == 2
 
 
 def test_parallel_registrations_of_one_address_make_one_account_and_one_email(site: Site, forgetting: None):
     """ASVS 2.4.1, 15.4.2."""
     email = f"many.times.{token_hex(4)}@example.com"
     all_at_once(asking(site, "/register/", email, 8))
-    assert mails_at_once(site, email) == 1
+    assert emails_at_once(site, email) == 1
     assert site.query("SELECT count(*) FROM users WHERE email = ?", email) == [(1,)]

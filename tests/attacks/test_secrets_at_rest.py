@@ -45,10 +45,10 @@ class Life:
         self.secrets["token"] |= {link.rpartition("/")[2] for link in found}
         return found
 
-    def ask(self, number: int) -> list[str]:
+    def request_resets(self, number: int) -> list[str]:
         """Ask for a reset and return the links of the mail."""
         self.site.let_an_hour_pass()
-        self.site.person().ask_for_reset(self.email)
+        self.site.person().request_reset(self.email)
         return self.links(number)
 
     def remember(self, person: Person) -> Person:
@@ -71,7 +71,7 @@ def life_on(site: Site) -> Life:
     owner.log_in(Account(life.email, first), remember="y")
     life.remember(owner).submit("/password-change/", old_password=first, new_password1=second, new_password2=second)
     life.remember(owner)
-    notice, (reset, _) = life.links(2)[0], life.ask(3)
+    notice, (reset, _) = life.links(2)[0], life.request_resets(3)
     visitor = site.person()
     visitor.get(path_of(reset))
     life.remember(visitor).choose(reset, mistyped[:4])
@@ -79,7 +79,7 @@ def life_on(site: Site) -> Life:
     life.links(4)
     owner.log_in(Account(life.email, third))
     life.remember(owner).submit("/logout/")
-    site.person().submit(path_of(life.ask(5)[1]))
+    site.person().submit(path_of(life.request_resets(5)[1]))
     site.person().submit(path_of(notice))
     life.links(6)
     return life
@@ -150,7 +150,7 @@ def test_an_email_that_waits_holds_no_link(life: Life) -> None:
     site.let_an_hour_pass()
     site.mail_server.data_reply = lambda: told.append("451 4.3.0 Later") or told[-1]
     try:
-        site.person().ask_for_reset(account.email)
+        site.person().request_reset(account.email)
         until(lambda: told and site.query("SELECT failure FROM outbox WHERE failure IS NOT NULL"), "a mail that waits")
         places = kept(site)
     finally:

@@ -156,7 +156,7 @@ def test_logging_in_as_another_leaves_nothing_of_the_first(site: Site):
     """ASVS 7.2.4: neither who it was, nor what they had asked for."""
     first, second, person = site.account("first"), site.account("second"), site.person()
     person.log_in(first)
-    person.ask_for_reset(first.email)
+    person.request_reset(first.email)
     assert first.email in person.get("/password-reset/done/").text
     log_in_over(person, second)
     pages = ["/", "/account/", "/password-change/", "/password-reset/done/", "/register/done/", "/logout/"]

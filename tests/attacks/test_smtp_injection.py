@@ -33,12 +33,12 @@ VARIABLE = {
 
 
 @cache
-def honest_mail(site: Site, agent: str) -> bytes:
+def honest_email(site: Site, agent: str) -> bytes:
     """Return what an honest request with a browser's name causes."""
-    return only_mail(ask(site, f"User-Agent: {agent}")[1])
+    return only_email(request_reset(site, f"User-Agent: {agent}")[1])
 
 
-def ask(site: Site, *lines: str) -> tuple[int, list[Record]]:
+def request_reset(site: Site, *lines: str) -> tuple[int, list[Record]]:
     """Ask for the victim's reset with more lines in the head; return the status and the emails it caused."""
     person, victim, statuses = site.person(), site.victim, list[int]()
     head = "POST /password-reset/ HTTP/1.1", f"Host: 127.0.0.1:{site.server.port}", *lines
@@ -56,7 +56,7 @@ def register(site: Site, email: str) -> Record:
     return mail
 
 
-def only_mail(mails: list[Record]) -> bytes:
+def only_email(mails: list[Record]) -> bytes:
     """Return the text of the only email, without what differs from one honest email to the next."""
     [mail] = mails
     assert_well_formed(mail)
@@ -84,7 +84,7 @@ def assert_well_formed(mail: Record) -> None:
 def test_a_header_that_contains_a_line_end_is_refused(site: Site, header: str, line_end: str) -> None:
     """CVE-2023-51764, -51765, -51766, CVE-2024-27305: a dot between two bare line ends is the end for some servers."""
     smuggled = line_end.join(["x", ".", "MAIL FROM:<accounts@example.com>", f"RCPT TO:<{EVE}>", "DATA", ""])
-    assert ask(site, f"{header}: {smuggled}") == (400, [])
+    assert request_reset(site, f"{header}: {smuggled}") == (400, [])
 
 
 @pytest.mark.parametrize("header", ["User-Agent", "Accept-Language", "Referer", "X-Forwarded-Host"])
@@ -99,8 +99,8 @@ def test_a_header_that_contains_a_line_end_is_refused(site: Site, header: str, l
 )
 def test_no_header_reaches_the_email(site: Site, header: str, value: str) -> None:
     """CVE-2015-8476 (line ends in an email's headers), CVE-2024-55224 (HTML in an email)."""
-    status, mails = ask(site, f"{header}: {value}")
-    assert (status, only_mail(mails)) == (302, honest_mail(site, "x"))
+    status, mails = request_reset(site, f"{header}: {value}")
+    assert (status, only_email(mails)) == (302, honest_email(site, "x"))
 
 
 @pytest.mark.parametrize(
@@ -108,18 +108,18 @@ def test_no_header_reaches_the_email(site: Site, header: str, value: str) -> Non
 )
 def test_a_browser_is_named_in_the_sites_own_words(site: Site, around: str) -> None:
     """CVE-2024-55224: an email says what the attacker lets it say, in the site's name."""
-    status, mails = ask(site, f"User-Agent: {around.format(CHROME)}")
-    assert (status, only_mail(mails)) == (302, honest_mail(site, CHROME))
-    assert b"Chrome on Windows" in honest_mail(site, CHROME)
+    status, mails = request_reset(site, f"User-Agent: {around.format(CHROME)}")
+    assert (status, only_email(mails)) == (302, honest_email(site, CHROME))
+    assert b"Chrome on Windows" in honest_email(site, CHROME)
 
 
 @pytest.mark.parametrize("client", ["<b>10.0.0.1</b>", "10.0.0.1\x85Bcc: " + EVE, "fe80::1%<b>", "x" * 500])
 def test_a_client_that_is_no_address_is_not_named(site: Site, client: str) -> None:
     """CVE-2024-55224, by the header that says from where a request came."""
-    _, [mail] = ask(site, f"X-Forwarded-For: {client}")  # the first of two, where the proxy adds its own
+    _, [mail] = request_reset(site, f"X-Forwarded-For: {client}")  # the first of two, where the proxy adds its own
     person, victim = site.person(client.encode("ascii", "replace").decode()), site.victim
     site.let_an_hour_pass()
-    [alone] = site.emails_caused_by(lambda: person.ask_for_reset(victim.email))
+    [alone] = site.emails_caused_by(lambda: person.request_reset(victim.email))
     for one in (mail, alone):
         assert_well_formed(one)
         assert not re.search("<b>|Bcc|xxx", text_of(one.message))

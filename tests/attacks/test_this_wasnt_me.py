@@ -133,7 +133,7 @@ def use_up_the_hour(site: Site, account: Account) -> None:
     for _ in range(5):
         site.query("UPDATE users SET mailed_at = NULL WHERE email = ?", account.email)
         before = len(site.emails_to(account.email))
-        site.person().ask_for_reset(account.email)
+        site.person().request_reset(account.email)
         site.wait_for_email(account.email, before + 1)
     site.wait_until_all_is_sent()
 
@@ -230,7 +230,7 @@ def test_the_email_of_a_reset_says_when_from_where_and_with_what(site: Site):
     """ASVS 6.3.5: before anything has happened."""
     account = site.account()
     site.let_an_hour_pass()
-    site.person("203.0.113.77", **{"User-Agent": FIREFOX}).ask_for_reset(account.email)
+    site.person("203.0.113.77", **{"User-Agent": FIREFOX}).request_reset(account.email)
     text = text_of(site.wait_for_email(account.email, 2))
     assert re.search(r"on \d{4}-\d\d-\d\d \d\d:\d\d UTC, from 203\.0\.113\.77,\s+with Firefox on Windows", text)
 

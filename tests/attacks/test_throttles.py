@@ -94,7 +94,7 @@ def test_a_limited_client_sees_how_long_to_wait(site: Site) -> None:
     """RFC 6585 section 4, RFC 9110 section 10.2.3."""
     person = site.person()
     posts(person, LIMIT)
-    page = person.ask_for_reset("nobody@example.com")
+    page = person.request_reset("nobody@example.com")
     assert page.status == 429
     assert 1 <= int(page.headers["Retry-After"]) <= 60
     assert waiting_time(page) in {f"{page.headers['Retry-After']} seconds", "1 second", "1 minute"}
@@ -241,7 +241,7 @@ def test_an_address_that_resembles_another_is_another(site: Site, change: tuple[
     account = site.account("alice")
     site.let_an_hour_pass()
     before = len(site.mail_server.messages)
-    site.person().ask_for_reset(account.email.replace(*change))
+    site.person().request_reset(account.email.replace(*change))
     site.wait_until_all_is_sent()
     assert len(site.mail_server.messages) == before
 
@@ -259,8 +259,8 @@ def test_nobody_keeps_an_owner_from_resetting(site: Site) -> None:
     for _ in range(2):
         stranger = site.person()
         for _ in range(LIMIT):
-            stranger.ask_for_reset(account.email)
-    site.person().ask_for_reset(account.email)
+            stranger.request_reset(account.email)
+    site.person().request_reset(account.email)
     assert site.person().choose(site.link_for(account.email, 2)).status == 302
     assert site.person().log_in(account, NEW_PASSWORD).status == 302
 
@@ -271,11 +271,11 @@ def test_an_owner_who_ends_a_strangers_links_need_not_wait_for_a_new_one(site: S
     site.query("DELETE FROM security_events WHERE kind = 'registered'")
     for number in range(5):
         site.query("UPDATE users SET mailed_at = NULL")
-        site.person().ask_for_reset(account.email)
+        site.person().request_reset(account.email)
         mail = site.wait_for_email(account.email, number + 2)
     owner = site.person()
     assert owner.submit(path_of(links_in(mail)[1])).status == 302
-    owner.ask_for_reset(account.email)
+    owner.request_reset(account.email)
     assert owner.choose(site.link_for(account.email, 7)).status == 302
 
 

@@ -26,7 +26,7 @@ BOUNDARY = "----boundary"
 MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 
 
-def ask(site: Site, path: str, email: str) -> tuple[Page, list[list[str]]]:
+def submit(site: Site, path: str, email: str) -> tuple[Page, list[list[str]]]:
     """Send an address in a form; return the answer, and who was mailed."""
     person, answers = site.person(), list[Page]()
     site.let_an_hour_pass()
@@ -80,7 +80,7 @@ def recipients_of(mails: list[Record]) -> list[list[str]]:
 )
 def test_a_list_in_one_field_emails_nobody(site: Site, path: str, listed: str) -> None:
     """CVE-2023-7028: GitLab emailed the link to each of two addresses, of which one was the victim's."""
-    answer, mailed = ask(site, path, listed.format(victim=site.victim.email, eve=EVE))
+    answer, mailed = submit(site, path, listed.format(victim=site.victim.email, eve=EVE))
     assert (answer.status, mailed) == (200, [])
 
 
@@ -271,7 +271,7 @@ def test_a_reset_goes_to_the_spelling_that_is_stored(site: Site, stored: str, ty
     """CVE-2019-19844: Django compared without case, and emailed what was typed."""
     rest = f".{token_hex(4)}@example.com"
     site.register(stored + rest)
-    answer, mailed = ask(site, "/password-reset/", typed + rest)
+    answer, mailed = submit(site, "/password-reset/", typed + rest)
     assert (answer.status, mailed) == (302, [[stored + rest]] if same else [])
 
 
@@ -280,7 +280,7 @@ def test_another_spelling_of_an_address_registers_no_second_account(site: Site, 
     """CVE-2019-19844, CVE-2020-7245: two accounts of one address, and one of them resets the other's password."""
     rest = f".{token_hex(4)}@example.com"
     site.register(stored + rest)
-    assert ask(site, "/register/", typed + rest)[1] == [[stored + rest]]
+    assert submit(site, "/register/", typed + rest)[1] == [[stored + rest]]
     assert site.query("SELECT count(*) FROM users WHERE email LIKE ?", f"%{rest}") == [(1,)]
 
 
@@ -300,8 +300,8 @@ def test_another_spelling_of_an_address_registers_no_second_account(site: Site, 
 def test_a_reset_goes_to_the_domain_that_is_stored(site: Site, domain: str, typed: str, same: bool) -> None:
     """CVE-2019-19844: a look-alike domain, registered by the attacker."""
     local = f"alice.{token_hex(4)}@"
-    ask(site, "/register/", local + domain)
-    answer, mailed = ask(site, "/password-reset/", local + typed)
+    submit(site, "/register/", local + domain)
+    answer, mailed = submit(site, "/password-reset/", local + typed)
     wire = (local + domain).replace("m\u00fcnchen", "xn--mnchen-3ya")
     assert (answer.status, mailed) == (302, [[wire]] if same else [])
 
@@ -341,7 +341,7 @@ def test_an_address_with_syntax_of_its_own_emails_nobody(site: Site, path: str, 
     """CVE-2019-16056, CVE-2023-27043: Python's own parser took the wrong part of these; RFC 5322 allows some."""
     victim = site.victim.email
     local = victim.partition("@")[0]
-    answer, mailed = ask(site, path, ambiguous.format(victim=victim, eve=EVE, local=local))
+    answer, mailed = submit(site, path, ambiguous.format(victim=victim, eve=EVE, local=local))
     assert (answer.status, mailed) == (200, [])
 
 
@@ -365,7 +365,7 @@ def test_an_address_with_syntax_of_its_own_emails_nobody(site: Site, path: str, 
 def test_an_encoded_word_is_no_address(site: Site, path: str, encoded: str) -> None:
     """RFC 2047 section 5, CVE-2024-6923, CVE-2026-1299: Python decodes it in To, to any address and to line ends."""
     victim = site.victim.email
-    answer, mailed = ask(site, path, encoded.format(victim=victim, local=victim.partition("@")[0]))
+    answer, mailed = submit(site, path, encoded.format(victim=victim, local=victim.partition("@")[0]))
     assert (answer.status, mailed) == (200, [])
 
 
@@ -406,7 +406,7 @@ def test_a_reset_for_a_similar_address_emails_nobody(site: Site, other: str) -> 
     """CVE-2008-4106 (a name cut to the victim's), CVE-2019-9636 (characters that unfold), and relays of old."""
     victim = site.victim.email
     local = victim.partition("@")[0]
-    answer, mailed = ask(site, "/password-reset/", other.format(victim=victim, local=local, dots=".".join(local)))
+    answer, mailed = submit(site, "/password-reset/", other.format(victim=victim, local=local, dots=".".join(local)))
     assert (answer.status in {200, 302}, mailed) == (True, [])
 
 
@@ -415,8 +415,8 @@ def test_white_space_around_an_address_makes_no_other_account(site: Site, padded
     """CVE-2020-7245: CTFd took a name with a space for a new one, and reset the account without the space."""
     victim = site.victim.email
     before = site.query("SELECT count(*) FROM users")
-    assert ask(site, "/register/", padded.format(victim=victim))[1] == [[victim]]
-    assert ask(site, "/password-reset/", padded.format(victim=victim))[1] == [[victim]]
+    assert submit(site, "/register/", padded.format(victim=victim))[1] == [[victim]]
+    assert submit(site, "/password-reset/", padded.format(victim=victim))[1] == [[victim]]
     assert site.query("SELECT count(*) FROM users") == before
 
 

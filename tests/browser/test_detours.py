@@ -4,12 +4,12 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.support.browser import (
-    ask_for_reset,
-    button_in_mail,
+    button_in_email,
     choose_password,
     follow,
     log_in,
-    open_mail,
+    open_email,
+    request_reset,
     submit,
 )
 from tests.support.passwords import NEW_PASSWORD
@@ -21,8 +21,8 @@ NOT_FOUND = "Failed to load resource: the server responded with a status of 404 
 def mailed(page, site, address):
     """Make an account and open the email that resets its password."""
     site.add_account(address)
-    ask_for_reset(page, address)
-    open_mail(page, address, "Reset your password")
+    request_reset(page, address)
+    open_email(page, address, "Reset your password")
 
 
 def test_a_page_that_is_not_there_says_so_and_leads_home(page, site, complaints):
@@ -139,14 +139,14 @@ def test_the_back_button_after_the_reset_shows_no_error_page_and_no_form(page, s
     page.go_back()
     expect(page.get_by_role("main")).to_contain_text("This link is no longer valid.")
     page.go_back()
-    expect(button_in_mail(page, "Set a new password")).to_be_visible()
+    expect(button_in_email(page, "Set a new password")).to_be_visible()
     page.go_forward()
     page.go_forward()
     expect(page.get_by_role("heading", name="Password reset complete")).to_be_visible()
 
 
 def test_the_back_button_after_asking_shows_the_form_and_it_can_be_sent_again(page, site, address):
-    ask_for_reset(page, address)
+    request_reset(page, address)
     page.go_back()
     page.get_by_label("Email address").fill(address)
     submit(page)

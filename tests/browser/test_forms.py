@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from tests.support.browser import ask_for_reset, choose_password, follow, log_in, open_mail
+from tests.support.browser import choose_password, follow, log_in, open_email, request_reset
 from tests.support.databases import on_sqlite
 from tests.support.passwords import NEW_PASSWORD
 
@@ -23,8 +23,8 @@ FIELDS = """
 def confirm_page(page, site, address):
     """Return the page of a reset link."""
     site.add_account(address)
-    ask_for_reset(page, address)
-    open_mail(page, address, "Reset your password")
+    request_reset(page, address)
+    open_email(page, address, "Reset your password")
     follow(page)
     return page
 
@@ -174,7 +174,7 @@ def test_the_reset_can_be_done_from_the_keyboard_alone(page, site, address):
     page.keyboard.type(address)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Password reset sent")).to_be_visible()
-    open_mail(page, address, "Reset your password")
+    open_email(page, address, "Reset your password")
     page.frame_locator("iframe").get_by_role("link", name="Set a new password").press("Enter")
     page.wait_for_url("**/set-password")
     page.get_by_label("New password", exact=True).focus()

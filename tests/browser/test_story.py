@@ -3,14 +3,14 @@
 from playwright.sync_api import Page, expect
 
 from tests.support.browser import (
-    ask_for_reset,
-    button_in_mail,
+    button_in_email,
     choose_password,
     emails_to,
     follow,
     log_in,
-    open_mail,
+    open_email,
     register,
+    request_reset,
     submit,
 )
 from tests.support.passwords import NEW_PASSWORD
@@ -21,7 +21,7 @@ FIRST_PASSWORD = "seven green lanterns drift"
 def test_a_person_registers_loses_the_password_and_sets_a_new_one(page, new_context, site, address):
     # Register: the password is chosen behind the emailed link.
     register(page, address)
-    open_mail(page, address, "Finish your registration at localhost")
+    open_email(page, address, "Finish your registration at localhost")
     follow(page, "Choose your password")
     expect(page.get_by_role("main")).to_contain_text(address)
     choose_password(page, FIRST_PASSWORD)
@@ -41,8 +41,8 @@ def test_a_person_registers_loses_the_password_and_sets_a_new_one(page, new_cont
     expect(elsewhere.get_by_role("main")).to_contain_text(address)
 
     # Ask for a reset.
-    ask_for_reset(page, address)
-    open_mail(page, address, "Reset your password at localhost")
+    request_reset(page, address)
+    open_email(page, address, "Reset your password at localhost")
     link = follow(page)
     assert link.startswith(f"{site.url}/password-reset-confirm/")
     token = link.rpartition("/")[2]
@@ -71,14 +71,14 @@ def test_a_person_registers_loses_the_password_and_sets_a_new_one(page, new_cont
     assert page.locator("form").count() == 0
     page.get_by_role("link", name="Ask for a new link").click()
     expect(page).to_have_url(f"{site.url}/password-reset/")
-    open_mail(page, address, "Your password at localhost was changed")
+    open_email(page, address, "Your password at localhost was changed")
 
 
 def test_the_reset_works_without_javascript(new_context, site, address):
     site.add_account(address)
     page = new_context(java_script_enabled=False).new_page()
-    ask_for_reset(page, address)
-    open_mail(page, address, "Reset your password")
+    request_reset(page, address)
+    open_email(page, address, "Reset your password")
     follow(page)
     assert page.get_by_role("button", name="Show").count() == 0
     choose_password(page, "password1")
@@ -92,7 +92,7 @@ def test_the_reset_works_without_javascript(new_context, site, address):
 def test_registering_works_without_javascript(new_context, address):
     page = new_context(java_script_enabled=False).new_page()
     register(page, address)
-    open_mail(page, address, "Finish your registration")
+    open_email(page, address, "Finish your registration")
     follow(page, "Choose your password")
     choose_password(page)
     log_in(page, address, NEW_PASSWORD)
@@ -101,8 +101,8 @@ def test_registering_works_without_javascript(new_context, address):
 
 def test_the_link_in_the_text_of_the_email_works_too(page, site, address):
     site.add_account(address)
-    ask_for_reset(page, address)
-    open_mail(page, address, "Reset your password")
+    request_reset(page, address)
+    open_email(page, address, "Reset your password")
     page.get_by_text("The text version").click()
     page.locator("pre").get_by_role("link", name="/password-reset-confirm/").click()
     page.wait_for_url("**/set-password")
@@ -114,7 +114,7 @@ def test_the_done_page_says_the_same_whether_or_not_there_is_an_account(page, si
     site.add_account(address)
     words = []
     for asked in (address, f"un{address}"):
-        ask_for_reset(page, asked)
+        request_reset(page, asked)
         words.append((page.title(), page.get_by_role("main").inner_html().replace(asked, "ADDRESS")))
     known, unknown = (_without_csrf_tokens(page, html) for _, html in words)
     assert words[0][0] == words[1][0]
@@ -124,8 +124,8 @@ def test_the_done_page_says_the_same_whether_or_not_there_is_an_account(page, si
 
 def test_send_again_emails_again_and_says_so(page, site, address):
     site.add_account(address)
-    ask_for_reset(page, address)
-    open_mail(page, address, "Reset your password")
+    request_reset(page, address)
+    open_email(page, address, "Reset your password")
     site.let_a_minute_pass()
     page.goto("/password-reset/done/")
     expect(page.get_by_role("main")).to_contain_text(address)
@@ -133,11 +133,11 @@ def test_send_again_emails_again_and_says_so(page, site, address):
     page.get_by_role("button", name="Send again").click()
     expect(page.get_by_role("status")).to_contain_text("You asked again.")
     expect(page.get_by_role("heading", name="Password reset sent")).to_be_visible()
-    open_mail(page, address, "Reset your password", count=2)
+    open_email(page, address, "Reset your password", count=2)
 
 
 def test_the_done_pages_say_where_the_email_is_kept(page, site, address):
-    for ask in (register, ask_for_reset):
+    for ask in (register, request_reset):
         ask(page, address)
         assert "Look in your spam folder" in page.get_by_role("main").inner_text()
         page.get_by_role("link", name="open the mailbox").click()
@@ -147,9 +147,9 @@ def test_the_done_pages_say_where_the_email_is_kept(page, site, address):
 
 def test_an_unknown_address_gets_no_email(page, site, address):
     site.add_account(address)
-    ask_for_reset(page, f"un{address}")
-    ask_for_reset(page, address)  # rows are claimed in order: when this one was sent, the first is settled
-    open_mail(page, address, "Reset your password")
+    request_reset(page, f"un{address}")
+    request_reset(page, address)  # rows are claimed in order: when this one was sent, the first is settled
+    open_email(page, address, "Reset your password")
     page.goto("/mailbox/")
     assert emails_to(page, f"un{address}", "").count() == 0
 
@@ -177,8 +177,8 @@ def test_an_owner_takes_back_what_a_stranger_did(page, new_context, site, addres
 
     # The owner gets the notice, and presses its button.
     page.goto("/")
-    open_mail(page, address, "Your password at localhost was changed")
-    button_in_mail(page, "Secure my account").click()
+    open_email(page, address, "Your password at localhost was changed")
+    button_in_email(page, "Secure my account").click()
     expect(page.get_by_role("heading", name="Secure your account")).to_be_visible()
     submit(page)
     expect(page.get_by_role("status")).to_contain_text("the old password has ended")
@@ -188,7 +188,7 @@ def test_an_owner_takes_back_what_a_stranger_did(page, new_context, site, addres
     expect(stranger.get_by_role("alert")).to_be_visible()
 
     # The emailed reset gives the account back.
-    open_mail(page, address, "Reset your password at localhost")
+    open_email(page, address, "Reset your password at localhost")
     follow(page)
     choose_password(page, FIRST_PASSWORD)
     log_in(page, address, FIRST_PASSWORD)
@@ -198,10 +198,10 @@ def test_an_owner_takes_back_what_a_stranger_did(page, new_context, site, addres
 
 def test_an_owner_revokes_a_link_that_somebody_else_requested(page, site, address):
     site.add_account(address)
-    ask_for_reset(page, address)
-    open_mail(page, address, "Reset your password at localhost")
-    link = button_in_mail(page, "Set a new password").get_attribute("href")
-    button_in_mail(page, "make it useless").click()
+    request_reset(page, address)
+    open_email(page, address, "Reset your password at localhost")
+    link = button_in_email(page, "Set a new password").get_attribute("href")
+    button_in_email(page, "make it useless").click()
     expect(page.get_by_role("main")).to_contain_text(address)
     submit(page)
     expect(page.get_by_role("main")).to_contain_text("Every link we mailed you is useless now")

@@ -19,7 +19,7 @@ from pwreset.extensions import db
 from pwreset.outbox import Outcome, Result
 from tests.support.app import Inbox, MakeApp
 from tests.support.databases import Database
-from tests.support.outbox import app_for, ask, assert_uncharged, rows
+from tests.support.outbox import app_for, assert_uncharged, request_email, rows
 from tests.support.smtp import SMTPServer, in_turn
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -63,7 +63,7 @@ def test_the_status_of_an_empty_outbox_is_all_zeros(app: Flask) -> None:
 def test_the_status_tells_what_waits_for_how_long_and_what_failed(app: Flask) -> None:
     with time_machine.travel(NOW, tick=False) as clock:
         for _ in range(4):
-            ask(app)
+            request_email(app)
         give_up_one(app)
         with app.app_context():
             row = outbox.claim()
@@ -84,7 +84,7 @@ def test_the_status_tells_what_waits_for_how_long_and_what_failed(app: Flask) ->
 def test_the_status_of_a_refused_email_names_no_address(make_app: MakeApp) -> None:
     with SMTPServer(rcpt_reply="550 5.1.1 alice@example.com is unknown") as server:
         app = app_for(make_app, server)
-        ask(app)
+        request_email(app)
         run(app, "drain")
     result = run(app, "status")
     assert "password_changed 1: the mail server refused the recipient (550)" in result.output
@@ -92,7 +92,7 @@ def test_the_status_of_a_refused_email_names_no_address(make_app: MakeApp) -> No
 
 def test_a_drain_delivers_what_is_due_and_stops(app: Flask, inbox: Inbox) -> None:
     for _ in range(3):
-        ask(app)
+        request_email(app)
     result = run(app, "drain")
     assert (result.exit_code, result.output) == (0, "3 of 3 processed.\n")
     assert len(inbox.emails()) == 3
@@ -102,7 +102,7 @@ def test_a_drain_delivers_what_is_due_and_stops(app: Flask, inbox: Inbox) -> Non
 def test_a_drain_tells_how_far_it_is(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "at_most_every", lambda _seconds: lambda: True)  # and not once a second
     for _ in range(3):
-        ask(app)
+        request_email(app)
     result = run(app, "drain")
     assert result.output.splitlines() == ["1 of 3 ...", "2 of 3 ...", "3 of 3 processed."]
 
@@ -127,7 +127,7 @@ def test_a_drain_that_fails_half_way_says_how_far_it_came_and_why(make_app: Make
     with SMTPServer(mail_reply=in_turn(None, *["421 4.3.2 Closing"] * 5)) as server:
         app = app_for(make_app, server)
         for _ in range(3):
-            ask(app)
+            request_email(app)
         result = run(app, "drain")
         assert len(server.messages) == 1
     assert result.exit_code == 1
@@ -138,7 +138,7 @@ def test_a_drain_that_fails_half_way_says_how_far_it_came_and_why(make_app: Make
 
 
 def test_a_drain_leaves_what_is_not_due(app: Flask) -> None:
-    ask(app)
+    request_email(app)
     with app.app_context():
         outbox.claim()
     result = run(app, "drain")
@@ -147,7 +147,7 @@ def test_a_drain_leaves_what_is_not_due(app: Flask) -> None:
 
 
 def test_a_retry_sends_failed_email_back_into_the_queue(app: Flask, inbox: Inbox) -> None:
-    ask(app)
+    request_email(app)
     give_up_one(app)
     result = run(app, "retry")
     assert (result.exit_code, result.output) == (0, "1 queued again.\n")
@@ -160,7 +160,7 @@ def test_a_retry_sends_failed_email_back_into_the_queue(app: Flask, inbox: Inbox
 def test_a_run_delivers_until_it_is_stopped(number: signal.Signals, make_app: MakeApp) -> None:
     app = make_app(OUTBOX_POLL_SECONDS=0.05)
     before = signal.getsignal(number)
-    ask(app)
+    request_email(app)
 
     def stop_when_delivered() -> None:
         end = time.monotonic() + 10

@@ -255,7 +255,7 @@ class TestDeactivateAndActivate:
         assert Visitor(app).log_in().status_code == 200
         before = len(inbox.emails())
         inbox.let_a_minute_pass()
-        Visitor(app).ask_for_reset()
+        Visitor(app).request_reset()
         inbox.deliver()
         assert len(inbox.emails()) == before
 

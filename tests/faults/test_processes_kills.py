@@ -165,7 +165,7 @@ def test_kills_of_random_processes_under_traffic_lose_nothing(
     crowd, supervisor, chance = Crowd(site, accounts), Supervisor(*servers), random.Random(SEED)  # noqa: S311 (no secret)
     killed: Counter[str] = Counter()
     in_a_send = 0
-    with supervisor.at_work(), crowd.asking():
+    with supervisor.at_work(), crowd.requesting_resets():
         while killed.total() < kills:
             time.sleep(chance.uniform(0, LONGEST_PAUSE))
             # Where processes start slowly, kills wait for people: else nobody would be answered between them.

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.clock import PATIENCE, until
 from tests.support.fault_site import FaultSite, OpenSite
-from tests.support.locks import PostgreSQLLine, locked, start_again, wait_until_blocked
+from tests.support.locks import PostgreSQLProxy, locked, start_again, wait_until_blocked
 from tests.support.scripted_smtp import ScriptedServer
 from tests.support.servers import Gunicorn, OutboxRun, Server
 from tests.support.visitors import ACCOUNTS, FORM, Answer, TimedBrowser
@@ -45,13 +45,13 @@ def test_a_request_whose_web_process_is_killed_before_its_commit_was_never_made(
 ) -> None:
     site = open_site(mail, (), WEB_CONCURRENCY=1)
     server = site.start(Gunicorn)
-    site.people.ask(1)
+    site.people.request_resets(1)
     site.settle()
     with locked(site), somebody_who_gets_no_answer(site):
         wait_until_blocked(site, "INSERT INTO outbox")
         kill_children(site, server)
     site.repaired()
-    site.people.ask(2)
+    site.people.request_resets(2)
     site.settle()
     site.check(
         "`kill -9` of the web process before its commit",
@@ -64,21 +64,21 @@ def test_a_request_whose_web_process_is_killed_before_its_commit_was_never_made(
 def test_a_request_whose_web_process_is_killed_between_its_commit_and_the_answer_is_emailed(
     open_site: OpenSite, mail: ScriptedServer, database
 ) -> None:
-    with PostgreSQLLine(database.settings["DATABASE_URL"]) as line:
+    with PostgreSQLProxy(database.settings["DATABASE_URL"]) as proxy:
         site = open_site(mail, (), WEB_CONCURRENCY=1)
-        server = site.start(Gunicorn, OUTBOX_WORKER="none", DATABASE_URL=line.url)
-        site.people.ask(1)
-        line.keep_back.set()
+        server = site.start(Gunicorn, OUTBOX_WORKER="none", DATABASE_URL=proxy.url)
+        site.people.request_resets(1)
+        proxy.withhold.set()
         with somebody_who_gets_no_answer(site):
-            assert line.kept_back.wait(PATIENCE)
-            line.keep_back.clear()
+            assert proxy.withheld.wait(PATIENCE)
+            proxy.withhold.clear()
             kill_children(site, server)
         assert [row.address for row in site.tables.waiting()].count(ADDRESS) == 1
         shape = site.people.answers[0].shape  # the books take it for answered, so that its email is expected
         site.people.answers.append(Answer(ADDRESS, known=True, status=302, shape=shape, seconds=0))
         site.repaired()
         site.start(OutboxRun)
-        site.people.ask(1)
+        site.people.request_resets(1)
         site.settle()
         site.check(
             "`kill -9` of the web process between commit and answer",
@@ -94,17 +94,17 @@ def test_a_request_whose_web_server_is_killed_after_the_answer_is_emailed_after_
         mail, (), WEB_CONCURRENCY=1, OUTBOX_LEASE_SECONDS=6
     )  # a row may be claimed at the moment of the kill
     server = site.start(Gunicorn)
-    site.people.ask(1)
+    site.people.request_resets(1)
     site.settle()
     mail.go_down()
-    site.people.ask(2, again=1)
+    site.people.request_resets(2, again=1)
     server.kill9()
     assert len(site.tables.waiting()) >= 4
-    mail.come_back()
+    mail.restart()
     site.repaired()
     start_again(site, server)
     site.settle()
-    site.people.ask(1)
+    site.people.request_resets(1)
     site.settle()
     site.check(
         "`kill -9` of the web server after its answers",

@@ -29,16 +29,16 @@ def test_a_worker_killed_between_the_250_and_its_commit_causes_one_copy_with_the
     mail.behave({"DOT": SLOWLY})
     site = open_site(mail, **APART, **SHORT_LEASE)
     worker = site.start(OutboxRun)
-    (address,) = site.people.ask(1)
+    (address,) = site.people.request_resets(1)
     mail.wait_for_stage("DOT", timeout=PATIENCE)
     with locked(site):
-        until(lambda: mail.mails[0].acknowledged, "the 250")
+        until(lambda: mail.emails[0].acknowledged, "the 250")
         wait_until_blocked(site, "DELETE FROM outbox")
         worker.kill9()
     (row,) = (row for row in site.tables.waiting() if row.leased)
     site.repaired()
     start_again(site, worker)
-    site.people.ask(2, again=1)
+    site.people.request_resets(2, again=1)
     site.settle()
     assert [identity for to, identity in kept_by(mail) if to == address] == [f"<{row.message_id}@example.com>"] * 2
     site.check(
@@ -56,16 +56,16 @@ def test_a_worker_frozen_past_its_lease_is_stood_in_for_and_does_no_harm_when_it
     mail.behave({stage: SLOWLY})
     site = open_site(mail, **APART, **SHORT_LEASE)
     frozen = site.start(OutboxRun)
-    site.people.ask(1)
+    site.people.request_resets(1)
     mail.wait_for_stage(stage, timeout=PATIENCE)
     os.kill(frozen.pid, signal.SIGSTOP)
     site.start(OutboxRun)
-    site.people.ask(2)
+    site.people.request_resets(2)
     site.settle()
-    assert sum(kept.acknowledged for kept in mail.mails) >= 3
+    assert sum(kept.acknowledged for kept in mail.emails) >= 3
     os.kill(frozen.pid, signal.SIGCONT)
     site.repaired()
-    site.people.ask(2)
+    site.people.request_resets(2)
     site.settle()
     frozen.terminate()  # it ends after the email under way, so no copy can come later
     assert frozen.wait() == 0
@@ -86,10 +86,10 @@ def test_a_worker_frozen_between_its_discard_and_the_commit_keeps_its_row_for_ha
     mail.behave({"DOT": SLOWLY})
     site = open_site(mail, **APART, **SHORT_LEASE)
     frozen = site.start(OutboxRun)
-    (address,) = site.people.ask(1)
+    (address,) = site.people.request_resets(1)
     mail.wait_for_stage("DOT", timeout=PATIENCE)
     with locked(site):
-        until(lambda: mail.mails[0].acknowledged, "the 250")
+        until(lambda: mail.emails[0].acknowledged, "the 250")
         wait_until_blocked(site, "DELETE FROM outbox")
         os.kill(frozen.pid, signal.SIGSTOP)
     (row,) = (row for row in site.tables.waiting() if row.address == address)
@@ -98,13 +98,13 @@ def test_a_worker_frozen_between_its_discard_and_the_commit_keeps_its_row_for_ha
     def is_put_off() -> bool:
         return [same.leased for same in site.tables.waiting() if same.id == row.id] == [False]
 
-    with site.people.asking(pause=1):
+    with site.people.requesting_resets(pause=1):
         until(is_put_off, "another worker that got the row", timeout=90)
     site.settle()
     os.kill(frozen.pid, signal.SIGCONT)
     site.repaired()
     until(lambda: f"Email {row.id} " in frozen.log(), "the end of the send", timeout=60)
-    site.people.ask(2)
+    site.people.request_resets(2)
     site.settle()
     site.check(
         "SIGSTOP of a worker in the transaction after the 250",
@@ -120,17 +120,17 @@ def test_a_worker_frozen_past_its_lease_before_a_merge_does_not_count_it_again(
 ) -> None:
     site = open_site(mail, **APART, **SHORT_LEASE)
     frozen = site.start(OutboxRun)
-    (address,) = site.people.ask(1, again=1)
+    (address,) = site.people.request_resets(1, again=1)
     until(lambda: len(site.tables.waiting()) == 1 and site.tables.everything_is_deferred(), "the second row put off")
     with locked(site, "users"):
-        site.people.ask_for(address, known=True)
+        site.people.request_reset(address, known=True)
         wait_until_blocked(site, "UPDATE users")
         os.kill(frozen.pid, signal.SIGSTOP)
     site.start(OutboxRun)
     until(lambda: len(site.tables.waiting()) == 1, "a merge by another worker")
     os.kill(frozen.pid, signal.SIGCONT)
     site.repaired()
-    site.people.ask(2)
+    site.people.request_resets(2)
     frozen.terminate()  # it ends after the row it has
     assert frozen.wait() == 0
     site.remember_processes()
@@ -152,17 +152,17 @@ def test_a_worker_that_gets_sigterm_in_mid_send_sends_that_email_once_and_leaves
     server = site.start(Gunicorn if kind is OutboxRun else kind, **own)
     if kind is OutboxRun:
         server = site.start(OutboxRun)
-    site.people.ask(3)
+    site.people.request_resets(3)
     mail.wait_for_stage("DOT", timeout=PATIENCE)
     server.terminate()
-    assert not mail.mails[0].acknowledged
+    assert not mail.emails[0].acknowledged
     assert server.wait() == 0
-    assert [kept.acknowledged for kept in mail.mails] == [True]
+    assert [kept.acknowledged for kept in mail.emails] == [True]
     assert len(site.tables.waiting()) >= 2
     assert not any(row.leased for row in site.tables.waiting())
     site.repaired()
     start_again(site, server)
-    site.people.ask(1)
+    site.people.request_resets(1)
     site.settle()
     site.check("SIGTERM in mid-send", "terminated, then started", "that mail was finished first; the rest waited")
 
@@ -173,8 +173,8 @@ def test_eight_workers_send_five_hundred_emails_each_once(open_site: OpenSite, m
     more = [f"more-{number:03}@example.com" for number in range(500 - len(ACCOUNTS))]
     site.tables.add_accounts(more)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda address: site.people.ask_for(address, known=True), ACCOUNTS + more))
-    site.people.ask_for("stranger@example.com", known=False)
+        list(pool.map(lambda address: site.people.request_reset(address, known=True), ACCOUNTS + more))
+    site.people.request_reset("stranger@example.com", known=False)
     later = datetime.now(UTC) + timedelta(minutes=30)
     site.tables.run(update(outbox).values(run_after=later))  # or the first would be done before the last has started
     workers = [site.start(OutboxRun) for _ in range(8)]

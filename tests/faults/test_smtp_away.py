@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.certificates import Authority
 from tests.support.clock import PATIENCE
-from tests.support.fault_site import NO_MAIL, FaultSite, OpenSite
+from tests.support.fault_site import NO_EMAIL_IS_SENT, FaultSite, OpenSite
 from tests.support.scripted_smtp import RST, SILENT, ScriptedServer, drip
 from tests.support.servers import FlaskRun, Gunicorn, OutboxRun
 
@@ -33,27 +33,29 @@ def outage(site: FaultSite) -> Iterator[str]:
     Yields:
         The reason that the log gives.
     """
-    kept = sum(mail.kept for mail in site.mail.mails)
-    site.people.ask(2, again=2)
-    reason = site.wait_until_no_mail_is_sent()
-    site.people.ask(2)
-    assert sum(mail.kept for mail in site.mail.mails) == kept
+    kept = sum(mail.kept for mail in site.mail.emails)
+    site.people.request_resets(2, again=2)
+    reason = site.wait_until_no_email_is_sent()
+    site.people.request_resets(2)
+    assert sum(mail.kept for mail in site.mail.emails) == kept
     assert not any(row.attempts or row.failed_at for row in site.tables.rows())
     yield reason
     site.repaired()
-    site.people.ask(1)
+    site.people.request_resets(1)
     site.settle()
-    assert site.log().count(NO_MAIL) <= sum(map(len, site.servers.values())), "more than one warning of a process"
+    assert site.log().count(NO_EMAIL_IS_SENT) <= sum(map(len, site.servers.values())), (
+        "a process logged several warnings"
+    )
 
 
 def test_a_closed_port_holds_all_email_back_until_it_opens(open_site: OpenSite, mail: ScriptedServer) -> None:
     site = open_site(mail)
-    site.people.ask(1)
+    site.people.request_resets(1)
     site.settle()
     mail.go_down()
-    with site.people.asking(), outage(site) as reason:
+    with site.people.requesting_resets(), outage(site) as reason:
         assert "refused the connection" in reason
-        mail.come_back()
+        mail.restart()
     site.settle()
     site.check("down", "port closed, then opened", WAITED)
 
@@ -135,7 +137,7 @@ def test_a_refused_login_holds_all_email_back_with_one_warning_until_it_is_repai
         assert "refused the login (535 5.7.8)" in reason
         secure_mail.wait_for_stage("AUTH", 3, timeout=PATIENCE)
         assert "MAIL" not in secure_mail.stages
-        assert site.log().count(NO_MAIL) == 1
+        assert site.log().count(NO_EMAIL_IS_SENT) == 1
         secure_mail.behave()
     site.check("535", "login refused, then accepted", f"one warning for 3 tries; {WAITED}")
 

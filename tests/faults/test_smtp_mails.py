@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.support.clock import until
-from tests.support.fault_site import NO_MAIL, FaultSite, OpenSite
+from tests.support.fault_site import NO_EMAIL_IS_SENT, FaultSite, OpenSite
 from tests.support.scripted_smtp import CLOSE, SILENT, USUAL, ScriptedServer, drip
 from tests.support.servers import run
 
@@ -35,14 +35,14 @@ def test_an_email_rejected_for_now_is_tried_again_and_arrives_once(
 ) -> None:
     mail.behave({stage: reply})
     site = open_site(mail)
-    site.people.ask(3)
+    site.people.request_resets(3)
     wait_until_charged(site, 3)
     assert mail.stages.count(stage) == 3
     mail.behave()
     site.repaired()
-    site.people.ask(2, again=2)
+    site.people.request_resets(2, again=2)
     site.settle()
-    assert NO_MAIL not in site.log()
+    assert NO_EMAIL_IS_SENT not in site.log()
     site.check(fault, f"`{reply}` to 3 mails, then all as usual", BACKED_OFF)
 
 
@@ -58,14 +58,14 @@ def test_an_email_that_is_refused_for_good_is_tried_once_and_recorded(
 ) -> None:
     mail.behave({stage: reply})
     site = open_site(mail)
-    site.people.ask(3)
+    site.people.request_resets(3)
     until(lambda: len(site.tables.dead()) == 3, "3 emails that failed")
     mail.behave()
     site.repaired()
-    site.people.ask(2, again=2)
+    site.people.request_resets(2, again=2)
     site.settle()
     time.sleep(1)  # of ten looks into the outbox
-    assert mail.stages.count(stage) == 3 + len([kept for kept in mail.mails if kept.kept])
+    assert mail.stages.count(stage) == 3 + len([kept for kept in mail.emails if kept.kept])
     status = run(site.folder, "-m", "flask", "outbox", "status", **site.settings).stdout
     assert status.count(why) == 3
     site.check(fault, f"`{reply}` to 3 mails, then all as usual", "each tried once, dead, in `flask outbox status`")
@@ -85,11 +85,11 @@ def test_an_email_during_which_the_connection_fails_waits_alone(
 ) -> None:
     mail.behave({stage: [behaviour, behaviour, USUAL]})
     site = open_site(mail, EMAIL_DEADLINE=3)
-    site.people.ask(5, again=2)
+    site.people.request_resets(5, again=2)
     wait_until_charged(site, 2)
-    until(lambda: len(mail.mails) >= 3, "the mails behind those")
+    until(lambda: len(mail.emails) >= 3, "the mails behind those")
     site.repaired()
-    site.people.ask(1)
+    site.people.request_resets(1)
     site.settle()
-    assert NO_MAIL not in site.log()
+    assert NO_EMAIL_IS_SENT not in site.log()
     site.check(fault, "to 2 mails, then all as usual", f"the others went out at once; the 2 were {BACKED_OFF}")

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.clock import PATIENCE, until
-from tests.support.fault_site import NO_MAIL, OpenSite
+from tests.support.fault_site import NO_EMAIL_IS_SENT, OpenSite
 from tests.support.scripted_smtp import CLOSE, SILENT, USUAL, ScriptedServer, drip
 
 
@@ -20,12 +20,12 @@ def test_a_lost_acknowledgement_brings_one_more_copy_with_the_same_message_id(
 ) -> None:
     mail.behave({"DOT": [behaviour, behaviour, USUAL]})
     site = open_site(mail, EMAIL_DEADLINE=3.5)  # in the drip this cuts after "250-", which acknowledges nothing
-    site.people.ask(4, again=2)
+    site.people.request_resets(4, again=2)
     until(lambda: len(site.tables.charged()) == 2, "2 mails whose answer is missing")
     site.repaired()
-    site.people.ask(1)
+    site.people.request_resets(1)
     site.settle()
-    assert [kept.acknowledged for kept in mail.mails].count(False) == 2
+    assert [kept.acknowledged for kept in mail.emails].count(False) == 2
     site.check(fault, "to 2 mails, then all as usual", "the 2 came twice, each time with one Message-ID", copies=2)
 
 
@@ -35,11 +35,11 @@ def test_a_server_that_fails_at_quit_has_every_email_once(
 ) -> None:
     mail.behave({"QUIT": behaviour})
     site = open_site(mail)
-    site.people.ask(3, again=2)
+    site.people.request_resets(3, again=2)
     mail.wait_for_stage("QUIT", timeout=PATIENCE)
-    site.people.ask(2)
+    site.people.request_resets(2)
     site.settle()
-    assert NO_MAIL not in site.log()
+    assert NO_EMAIL_IS_SENT not in site.log()
     site.check(fault, "at every QUIT", "no mail waited, none came twice")
 
 
@@ -49,7 +49,7 @@ def test_what_is_injected_before_tls_is_ignored_after_it(
     injected = "220 2.0.0 Ready\r\n250-mail.test\r\n250 AUTH PLAIN\r\n235 2.7.0 Accepted"
     secure_mail.behave({"STARTTLS": injected})
     site = open_site(secure_mail, **secure)
-    site.people.ask(3, again=2)
+    site.people.request_resets(3, again=2)
     site.settle()
     assert set(secure_mail.in_clear) == {"CONNECT", "EHLO", "STARTTLS", "HANDSHAKE"}
     assert secure_mail.stages.count("AUTH") == secure_mail.stages.count("STARTTLS")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.brokers import Broker, Line, RabbitMQ, Redis
+from tests.support.brokers import Broker, BrokerProxy, RabbitMQ, Redis
 from tests.support.celery_site import OUTAGE, SOON, CelerySite
 from tests.support.clock import until
 from tests.support.databases import on_postgresql
@@ -43,14 +43,14 @@ def test_a_broker_that_is_down_at_the_start_is_waited_for(
 ) -> None:
     broker.stop()
     celery = CelerySite(open_site, mail, broker.url)
-    with celery.site.people.asking(1):
+    with celery.site.people.requesting_resets(1):
         until(lambda: "Cannot connect" in celery.worker.log(), "a worker in vain")
         until(lambda: "does not accept the task" in celery.beat.log(), "a beat in vain")
         time.sleep(OUTAGE / 2)
         broker.start()
         celery.site.repaired()
     celery.site.settle(SOON)
-    celery.wait_until_mail_flows()
+    celery.wait_until_emails_are_sent()
     lines = celery.lines()
     celery.check(f"{NAMES[type(broker)]} down at the start", "of worker and beat; then started", lines)
 
@@ -59,7 +59,7 @@ def test_a_broker_that_was_stopped_is_found_again_when_it_is_started(
     open_site: OpenSite, mail: ScriptedServer, broker: Broker
 ) -> None:
     celery = CelerySite(open_site, mail, broker.url)
-    celery.wait_until_mail_flows()
+    celery.wait_until_emails_are_sent()
     lines = celery.lose_the_broker(broker.stop, broker.start)
     celery.check(f"{NAMES[type(broker)]} stopped", f"killed, and started {OUTAGE} s later, with nothing kept", lines)
 
@@ -68,7 +68,7 @@ def test_a_broker_that_hangs_holds_nobody_for_longer_than_it_hangs(
     open_site: OpenSite, mail: ScriptedServer, broker: Broker
 ) -> None:
     celery = CelerySite(open_site, mail, broker.url)
-    celery.wait_until_mail_flows()
+    celery.wait_until_emails_are_sent()
     lines = celery.lose_the_broker(broker.freeze, broker.thaw)
     celery.check(f"{NAMES[type(broker)]} hung", f"SIGSTOP, and SIGCONT {OUTAGE} s later", lines)
 
@@ -77,7 +77,7 @@ def test_a_broker_that_forgets_everything_costs_one_task(
     open_site: OpenSite, mail: ScriptedServer, broker: Broker
 ) -> None:
     celery = CelerySite(open_site, mail, broker.url)
-    celery.wait_until_mail_flows()
+    celery.wait_until_emails_are_sent()
     lines = celery.lose_the_broker(broker.forget_everything, broker.forget_everything)
     done = {Redis: "FLUSHALL, twice", RabbitMQ: "its queue deleted, twice"}[type(broker)]
     celery.check(f"{NAMES[type(broker)]} emptied", done, lines)
@@ -86,19 +86,19 @@ def test_a_broker_that_forgets_everything_costs_one_task(
 def test_a_line_to_the_broker_that_went_dead_without_a_word_is_given_up(
     open_site: OpenSite, mail: ScriptedServer, broker: Broker
 ) -> None:
-    with Line(broker) as line:
-        celery = CelerySite(open_site, mail, line.url)
-        celery.wait_until_mail_flows()
-        lines = celery.lose_the_broker(line.go_dead, line.come_back)
+    with BrokerProxy(broker) as proxy:
+        celery = CelerySite(open_site, mail, proxy.url)
+        celery.wait_until_emails_are_sent()
+        lines = celery.lose_the_broker(proxy.block, proxy.unblock)
         done = f"nothing passes, and nobody is told; {OUTAGE} s later on new connections alone"
-        celery.check(f"line to {NAMES[type(broker)]} dead", done, lines)
+        celery.check(f"proxy to {NAMES[type(broker)]} dead", done, lines)
 
 
 def test_a_broker_that_turns_everybody_away_is_asked_again_until_it_does_not(
     open_site: OpenSite, mail: ScriptedServer, broker: Broker
 ) -> None:
     celery = CelerySite(open_site, mail, broker.url)
-    celery.wait_until_mail_flows()
-    lines = celery.lose_the_broker(broker.turn_away, broker.welcome)
+    celery.wait_until_emails_are_sent()
+    lines = celery.lose_the_broker(broker.reject_clients, broker.accept_clients)
     done = {Redis: "became a read-only replica, as after a failover", RabbitMQ: "the password changed"}[type(broker)]
     celery.check(f"{NAMES[type(broker)]} turns all away", f"{done}; taken back {OUTAGE} s later", lines)

@@ -11,10 +11,10 @@ from tests.support.app import migrate
 from tests.support.clock import until
 from tests.support.databases import Database, SQLite
 from tests.support.disks import SmallDisk
-from tests.support.fault_site import NO_MAIL, OpenSite
-from tests.support.outages import LONGEST_PAUSE, SEEN, answered_in, mail_under_way
+from tests.support.fault_site import NO_EMAIL_IS_SENT, OpenSite
+from tests.support.outages import LONGEST_PAUSE, SEEN, answered_in, email_being_sent
 from tests.support.postgresql import new_folder, running_in
-from tests.support.scripted_smtp import Mail, ScriptedServer
+from tests.support.scripted_smtp import Email, ScriptedServer
 from tests.support.servers import FlaskRun, Gunicorn
 
 LEASE = 20  # seconds: what was claimed when the disk was full comes back after it
@@ -50,9 +50,9 @@ class Mailbox:
         return [path.read_bytes() for path in self._files()]
 
     @property
-    def mails(self) -> list[Mail]:
+    def mails(self) -> list[Email]:
         """The same, as a server tells of them."""
-        return [Mail(path.read_bytes(), kept=True, at=path.stat().st_mtime) for path in self._files()]
+        return [Email(path.read_bytes(), kept=True, at=path.stat().st_mtime) for path in self._files()]
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.eml"), key=lambda path: path.stat().st_mtime_ns)
@@ -92,11 +92,11 @@ class TestOfTheDatabase:
     ) -> None:
         site = open_site(mail, OUTBOX_LEASE_SECONDS=LEASE)
         site.statuses = {302, 503}
-        site.people.ask(2, again=1)
-        with mail_under_way(site):
+        site.people.request_resets(2, again=1)
+        with email_being_sent(site):
             disk.fill()
             # PostgreSQL finds room in pages that it has for a while.
-            until(lambda: answered_in(site, 0.3) == {503} or NO_MAIL in site.log(), "a disk that is felt")
+            until(lambda: answered_in(site, 0.3) == {503} or NO_EMAIL_IS_SENT in site.log(), "a disk that is felt")
             statuses = answered_in(site, 3)
             disk.make_room()
         site.repaired()
@@ -113,15 +113,15 @@ def test_a_full_mailbox_keeps_email_waiting_until_there_is_room(
     (tmp_path / "mailbox").symlink_to(disk.folder)
     mailbox: Any = Mailbox(disk.folder)
     site = open_site(mailbox, (FlaskRun,), EMAIL_HOST=None, EMAIL_PORT=None, EMAIL_FROM=None)
-    site.people.ask(2)
+    site.people.request_resets(2)
     site.settle()
     disk.fill()
-    site.people.ask(2, again=1)
-    assert "the mailbox can't be written to (No space left on device)" in site.wait_until_no_mail_is_sent()
+    site.people.request_resets(2, again=1)
+    assert "the mailbox can't be written to (No space left on device)" in site.wait_until_no_email_is_sent()
     assert not any(row.attempts or row.failed_at for row in site.tables.rows())
     disk.make_room()
     site.repaired()
-    site.people.ask()
+    site.people.request_resets()
     site.settle(LONGEST_PAUSE)
     site.check("disk full", "no room for the mailbox (no mail server set); then room", "all mail waited, uncharged")
 
@@ -129,6 +129,6 @@ def test_a_full_mailbox_keeps_email_waiting_until_there_is_room(
 def test_logs_that_can_not_be_written_change_nothing_else(open_site: OpenSite, mail: ScriptedServer) -> None:
     site = open_site(mail, ())
     site.start(Gunicorn, prefix=NO_LOG)
-    site.people.ask(3, again=1)
+    site.people.request_resets(3, again=1)
     site.settle()
     site.check("disk full", "no room for the log (/dev/full) from the start", "all mail went out")

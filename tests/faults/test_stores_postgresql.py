@@ -16,7 +16,7 @@ from tests.support.brokers import Redis
 from tests.support.celery_site import CelerySite
 from tests.support.clock import until
 from tests.support.fault_site import OpenSite
-from tests.support.outages import LONGEST_PAUSE, SEEN, answered_in, mail_under_way
+from tests.support.outages import LONGEST_PAUSE, SEEN, answered_in, email_being_sent
 from tests.support.postgresql import FAST, IMMEDIATE, PostgreSQLServer, new_folder, running_in
 from tests.support.scripted_smtp import ScriptedServer
 from tests.support.servers import Browser, Gunicorn, OutboxRun
@@ -46,8 +46,8 @@ def test_a_server_that_stops_is_a_503_for_everybody_until_it_is_back(
     servers = (Gunicorn, OutboxRun) if worker else (Gunicorn,)
     site = open_site(mail, servers, OUTBOX_LEASE_SECONDS=20, **worker)  # what was just claimed comes back after it
     site.statuses = {302, 503}
-    site.people.ask(2, again=1)
-    with mail_under_way(site):
+    site.people.request_resets(2, again=1)
+    with email_being_sent(site):
         database.stop(how)
         assert answered_in(site, 8) == {503}
     database.start()
@@ -62,10 +62,10 @@ def test_celerys_workers_go_on_with_a_server_that_was_stopped_under_them(
 ) -> None:
     with Redis() as broker:
         celery = CelerySite(partial(open_site, OUTBOX_LEASE_SECONDS=20), mail, broker.url)
-        celery.wait_until_mail_flows()
+        celery.wait_until_emails_are_sent()
         celery.site.statuses = {302, 503}
         before = celery.lines()
-        with mail_under_way(celery.site):
+        with email_being_sent(celery.site):
             database.stop()
             assert answered_in(celery.site, 8) == {503}
         database.start()
@@ -81,11 +81,11 @@ def test_a_server_that_freezes_holds_answers_and_email_back_and_loses_none(
 ) -> None:
     site = open_site(mail, (Gunicorn, OutboxRun), OUTBOX_WORKER="none")
     site.statuses, site.soon = {302, 503}, 30.0
-    site.people.ask(2, again=1)
-    with mail_under_way(site), ExitStack() as crowd:
+    site.people.request_resets(2, again=1)
+    with email_being_sent(site), ExitStack() as crowd:
         database.freeze()
         for _ in range(6):  # the first ones hold the connections that are open
-            crowd.enter_context(site.people.asking())
+            crowd.enter_context(site.people.requesting_resets())
         until(lambda: {answer.known for answer in site.people.answers if answer.status == 503} == {True, False}, "503s")
         before = time.monotonic()
         assert Browser(site.people.server).get("/healthz").status == 503

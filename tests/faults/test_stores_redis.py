@@ -33,7 +33,7 @@ class FromEverywhere(TimedBrowser):
 class Crowd(People):
     """People with an address each."""
 
-    def ask_for(self, address: str, *, known: bool) -> Answer:
+    def request_reset(self, address: str, *, known: bool) -> Answer:
         """Open the form in a new browser, send it, and note the answer."""
         browser = FromEverywhere(self.server)
         page = browser.submit(FORM, email=address)
@@ -59,15 +59,15 @@ def test_without_redis_the_limits_go_on_and_nobody_waits_for_long(
 ) -> None:
     site = open_site(mail, REDIS_URL=redis.url, RATELIMIT_ENABLED="true", TRUSTED_PROXIES=1)
     site.people = Crowd(site.people.server, ACCOUNTS)
-    site.people.ask(2, again=1)
-    with site.people.asking():
+    site.people.request_resets(2, again=1)
+    with site.people.requesting_resets():
         redis.stop() if fault.endswith("stopped") else redis.freeze()
         until(lambda: site.log().count(GONE) >= 2, "both processes to go on without Redis")
         before = len(site.people.answers)
         until(lambda: len(site.people.answers) > before + 8, "more people")
         redis.start() if fault.endswith("stopped") else redis.thaw()
         site.repaired()
-        redis.say("FLUSHALL")
+        redis.execute("FLUSHALL")
         until(redis.counts, "a request that is counted in Redis again")
     site.settle()
     assert SECRET not in site.log()

@@ -10,7 +10,7 @@ import pytest
 from tests.support.clock import PATIENCE
 from tests.support.databases import on_sqlite
 from tests.support.fault_site import OpenSite
-from tests.support.outages import LONGEST_PAUSE, SEEN, answered_in, mail_under_way
+from tests.support.outages import LONGEST_PAUSE, SEEN, answered_in, email_being_sent
 from tests.support.scripted_smtp import ScriptedServer
 
 SECONDS = 30
@@ -33,8 +33,8 @@ def test_a_lock_of_half_a_minute_is_a_503_for_everybody_and_brings_no_second_cop
 ) -> None:
     site = open_site(mail)
     site.statuses, site.soon = {302, 503}, LONGEST_WAIT
-    site.people.ask(2, again=1)
-    with mail_under_way(site), lock(site.folder / "pwreset.db"):
+    site.people.request_resets(2, again=1)
+    with email_being_sent(site), lock(site.folder / "pwreset.db"):
         # The last one that asks waits for five more, and the second of its pair too.
         assert answered_in(site, SECONDS - 5) == {503}
     site.repaired()

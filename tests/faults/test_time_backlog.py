@@ -62,7 +62,7 @@ def test_a_backlog_of_ten_thousand_goes_out_oldest_first_within_the_age_limit(
     rows = rows_of(known + unknown)
     for half in (rows[: ROWS // 2], rows[ROWS // 2 :]):  # a statement takes 65,535 values
         site.tables.run(outbox.insert().values(half))
-    last = site.people.ask(2)
+    last = site.people.request_resets(2)
     reckon_with(site, known, known=True)
     reckon_with(site, unknown, known=False)
     began = time.monotonic()

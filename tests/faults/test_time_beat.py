@@ -24,12 +24,12 @@ def test_beat_sends_tasks_when_its_clock_is_set(
     faked = {"LD_PRELOAD": LIBFAKETIME, "FAKETIME_TIMESTAMP_FILE": clock, "FAKETIME_NO_CACHE": 1}
     with Redis() as broker:
         celery = CelerySite(open_site, mail, broker.url, **faked)
-        celery.wait_until_mail_flows()
+        celery.wait_until_emails_are_sent()
         before = celery.lines()
         for time in (jump, "+0"):
             clock.write_text(time, encoding="ascii")
             celery.site.repaired()
-            celery.ask_and_wait()
+            celery.request_and_wait()
         celery.site.settle()
         lines = tuple(after - number for after, number in zip(celery.lines(), before, strict=True))
         celery.check(f"clock of beat set {words}", "and back again", lines, "mail went out all the time")

@@ -75,28 +75,28 @@ class Clock:
 def test_email_goes_on_when_the_clock_is_set_on_and_back_again(
     site: FaultSite, mail: ScriptedServer, clock: Clock, step: int, words: str
 ) -> None:
-    site.people.ask(2)
+    site.people.request_resets(2)
     site.settle()
     mail.go_down()
     for address in ACCOUNTS[-2:]:  # these wait while the clock is set on
-        site.people.ask_for(address, known=True)
-    site.wait_until_no_mail_is_sent()
+        site.people.request_reset(address, known=True)
+    site.wait_until_no_email_is_sent()
     until(lambda: not any(row.leased for row in site.tables.waiting()), "mail that nobody tries to send")
     clock.set(step)
     expired = 2 if step > DAY else 0
     until(lambda: site.tables.counted().get("expired", 0) == expired, "the end of what is too old now", SOON)
-    mail.come_back()
-    early = site.people.ask(2)
+    mail.restart()
+    early = site.people.request_resets(2)
     until(lambda: not site.tables.waiting(), "an outbox in which nothing waits, while the clock is ahead", SOON)
     mail.go_down()
-    site.people.ask(2)  # and these while it is set back
+    site.people.request_resets(2)  # and these while it is set back
     clock.set(0)
-    mail.come_back()
+    mail.restart()
     site.repaired()
     for address in early:  # emailed a while from now, as it seems
-        site.people.ask_for(address, known=True)
-        site.people.ask_for(f"no-{address}", known=False)
-    site.people.ask(1)
+        site.people.request_reset(address, known=True)
+        site.people.request_reset(f"no-{address}", known=False)
+    site.people.request_resets(1)
     until_all_is_sent(site)
     ends = "the 2 that had waited for a day by that clock expired" if expired else "all were mailed"
     seen = f"nothing waited for the old time; {ends}"
@@ -107,19 +107,19 @@ def test_email_goes_on_when_the_clock_is_set_on_and_back_again(
 def test_email_goes_on_when_the_clock_is_set_back_and_on_again(
     site: FaultSite, mail: ScriptedServer, clock: Clock, step: int, words: str
 ) -> None:
-    early = site.people.ask(2)
+    early = site.people.request_resets(2)
     site.settle()
     mail.go_down()
-    site.people.ask(2)
+    site.people.request_resets(2)
     clock.set(-step)
-    mail.come_back()
+    mail.restart()
     for address in early:
-        site.people.ask_for(address, known=True)
-        site.people.ask_for(f"no-{address}", known=False)
+        site.people.request_reset(address, known=True)
+        site.people.request_reset(f"no-{address}", known=False)
     until_all_is_sent(site)
     clock.set(0)
     site.repaired()
-    site.people.ask(2)
+    site.people.request_resets(2)
     until_all_is_sent(site)
     site.check(f"clock set back by {words}", "with mail waiting, then right again", "nothing waited for the old time")
 

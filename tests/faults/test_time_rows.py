@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import delete, update
 
 from tests.support.clock import until
-from tests.support.fault_site import NO_MAIL, FaultSite, OpenSite
+from tests.support.fault_site import NO_EMAIL_IS_SENT, FaultSite, OpenSite
 from tests.support.scripted_smtp import ScriptedServer
 from tests.support.servers import OutboxRun
 from tests.support.tables import outbox, users
@@ -39,17 +39,17 @@ def forget(site: FaultSite, address: str, *, new: str | None = None) -> None:
 
 def test_a_row_that_cannot_be_rendered_fails_and_stops_no_other(open_site: OpenSite, mail: ScriptedServer) -> None:
     site = without_worker(open_site, mail)
-    bad = dict(zip(site.people.ask(len(BROKEN)), BROKEN.values(), strict=True))
+    bad = dict(zip(site.people.request_resets(len(BROKEN)), BROKEN.values(), strict=True))
     for address, options in bad.items():
         change_row(site, address, options=options)
-    good = site.people.ask(3, again=1)
+    good = site.people.request_resets(3, again=1)
     site.start(OutboxRun)
     site.settle()
     dead = site.tables.dead()
     assert {row.address for row in dead} == set(bad)
     assert all("the email could not be written" in row.failure for row in dead)
     assert len(good) == 3
-    assert NO_MAIL not in site.log()
+    assert NO_EMAIL_IS_SENT not in site.log()
     done = "options that break the template, 4 ways, in rows before all others"
     site.check("a row nobody can render", done, "recorded in words and failed at once; those behind them were emailed")
 
@@ -58,11 +58,11 @@ def test_a_row_of_a_kind_that_this_version_does_not_know_waits_for_one_that_does
     open_site: OpenSite, mail: ScriptedServer
 ) -> None:
     site = without_worker(open_site, mail)
-    strange = site.people.ask()
+    strange = site.people.request_resets()
     change_row(site, *strange, kind="of_tomorrow")
-    site.people.ask(3, again=1)
+    site.people.request_resets(3, again=1)
     site.start(OutboxRun)
-    until(lambda: len(site.tables.charged()) == 1 and len(mail.mails) == 3, "mail behind a row of another version")
+    until(lambda: len(site.tables.charged()) == 1 and len(mail.emails) == 3, "mail behind a row of another version")
     assert site.tables.charged()[0].address == strange[0]
     change_row(site, *strange, kind="password_reset")
     site.repaired()
@@ -75,7 +75,7 @@ def test_an_account_that_changes_while_its_email_waits_is_emailed_as_it_is_then(
     open_site: OpenSite, mail: ScriptedServer
 ) -> None:
     site = without_worker(open_site, mail)
-    deleted, deactivated, moved, spelled, unchanged = site.people.ask(5, again=1)
+    deleted, deactivated, moved, spelled, unchanged = site.people.request_resets(5, again=1)
     there = {"email": "elsewhere@example.com", "email_key": "elsewhere@example.com"}
     anew, by = spelled.title(), users.c.email
     site.tables.run(delete(users).where(by == deleted))

@@ -31,7 +31,7 @@ def test_no_request_breaks_the_site_or_anybodys_account(cast: Cast, rules: list[
     for request in whole_requests():
         send = example(request)(send)
     send()
-    checks.mails_were_asked_for()
+    checks.emails_were_requested()
     checks.no_secret_was_logged()
     assert checks.memory() < GROWTH * warm[0]
     assert checks.done >= DONE

@@ -8,7 +8,7 @@ from pwreset.mail import smtp
 from tests.support.app import MakeApp
 from tests.support.certificates import Authority
 from tests.support.databases import on_sqlite
-from tests.support.outbox import SECURE, addresses_of, app_for, ask, assert_uncharged, deliver, rows
+from tests.support.outbox import SECURE, addresses_of, app_for, assert_uncharged, deliver, request_email, rows
 from tests.support.pages import text_of
 from tests.support.scripted_smtp import CLOSE, SILENT, USUAL, ScriptedServer, Step
 from tests.support.smtp import SMTPServer
@@ -37,7 +37,7 @@ WAITS_FOR_BOTH = {"MAIL": Step(""), "RCPT": "250 2.1.0 OK\r\n250 2.1.5 OK"}
 def test_a_server_that_answers_both_at_once_gets_the_email(make_app: MakeApp) -> None:
     with ScriptedServer({**TAKES_BOTH, **WAITS_FOR_BOTH}) as server:
         app = app_for(make_app, server)
-        ask(app)
+        request_email(app)
         assert deliver(app) == (1, None)
         assert len(server.received) == 1
 
@@ -45,7 +45,7 @@ def test_a_server_that_answers_both_at_once_gets_the_email(make_app: MakeApp) ->
 def test_a_server_that_does_not_say_so_gets_one_after_the_other(make_app: MakeApp) -> None:
     with ScriptedServer({**TAKES_ONE, **WAITS_FOR_BOTH}) as server:
         app = app_for(make_app, server)
-        ask(app)
+        request_email(app)
         deliver(app)
         assert server.commands == ["EHLO", "MAIL"]
 
@@ -58,7 +58,7 @@ def test_what_a_server_announced_before_tls_does_not_count(
     offers = ["250-scripted.test\r\n250-PIPELINING\r\n250 STARTTLS", "250-scripted.test\r\n250 AUTH PLAIN"]
     with ScriptedServer({"EHLO": offers, **WAITS_FOR_BOTH}, tls_context=authority.good) as server:
         app = app_for(make_app, server, **SECURE)
-        ask(app)
+        request_email(app)
         deliver(app)
         assert "RCPT" not in server.commands
 
@@ -71,7 +71,7 @@ def test_a_batch_goes_over_one_connection(make_app: MakeApp, monkeypatch: pytest
         app = app_for(make_app, server, **SECURE)
         people = [f"robin.{number}@example.com" for number in range(5)]
         for address in people:
-            ask(app, address)
+            request_email(app, address)
         assert deliver(app) == (5, None)
         assert [mail.rcpt_tos for mail in server.messages] == [[address] for address in people]
         assert server.connections == 1
@@ -81,8 +81,8 @@ def test_a_batch_goes_over_one_connection(make_app: MakeApp, monkeypatch: pytest
 def test_a_refused_recipient_spares_the_next_email(ehlo: dict[str, str], make_app: MakeApp) -> None:
     with ScriptedServer({**ehlo, "RCPT": ["550 5.1.1 Nobody here", USUAL]}) as server:
         app = app_for(make_app, server)
-        ask(app, "gone@example.com")
-        ask(app, "alice@example.com")
+        request_email(app, "gone@example.com")
+        request_email(app, "alice@example.com")
         assert deliver(app) == (2, None)
         assert [(row.address, row.run_after) for row in rows(app)] == [("gone@example.com", None)]
         assert server.connections == 1
@@ -96,7 +96,7 @@ def test_a_refused_sender_lets_all_email_wait_and_the_next_pass_delivers_it(
 ) -> None:
     with ScriptedServer({**ehlo, "MAIL": [refusal, USUAL]}) as server:
         app = app_for(make_app, server)
-        ask(app)
+        request_email(app)
         done, problem = deliver(app)
         assert (done, problem is None) == (0, False)
         assert_uncharged(app)
@@ -110,8 +110,8 @@ def test_a_connection_that_breaks_between_the_two_replies_charges_only_this_emai
 ) -> None:
     with ScriptedServer({**ehlo, "MAIL": [Step("250 2.1.0 OK", then="close"), USUAL]}) as server:
         app = app_for(make_app, server)
-        ask(app, "first@example.com")
-        ask(app, "second@example.com")
+        request_email(app, "first@example.com")
+        request_email(app, "second@example.com")
         assert deliver(app) == (2, None)
         assert addresses_of(app) == ["first@example.com"]
         assert rows(app)[0].attempts == 1
@@ -124,7 +124,7 @@ def test_a_recipient_that_a_server_is_stuck_over_does_not_hold_up_the_others(fai
     with ScriptedServer({**TAKES_BOTH, **held_back}) as server:
         app = app_for(make_app, server, EMAIL_TIMEOUT="0.3")
         for address in ("stuck@example.com", "alice@example.com", "bob@example.com"):
-            ask(app, address)
+            request_email(app, address)
         assert deliver(app)[0] == 0
         assert_uncharged(app, 3)
         assert deliver(app) == (3, None)  # one command after the other now
@@ -136,7 +136,7 @@ def test_commands_go_together_again_after_a_while(make_app: MakeApp, monkeypatch
     monkeypatch.setattr(smtp, "NO_PIPELINING", 0)
     with ScriptedServer({**TAKES_BOTH, "MAIL": Step(""), "RCPT": [CLOSE, WAITS_FOR_BOTH["RCPT"]]}) as server:
         app = app_for(make_app, server)
-        ask(app)
+        request_email(app)
         assert deliver(app)[0] == 0
         assert deliver(app) == (1, None)
         assert len(server.received) == 1
@@ -152,8 +152,8 @@ def test_no_end_of_a_line_in_a_teams_own_words_ends_the_email(
     monkeypatch.setattr(SMTPServer, "extensions", ("PIPELINING",))
     with SMTPServer() as server:
         app = app_for(make_app, server)
-        ask(app, extra_email_context={"site_name": smuggled})
-        ask(app)
+        request_email(app, extra_email_context={"site_name": smuggled})
+        request_email(app)
         assert deliver(app) == (2, None)
         assert [mail.rcpt_tos for mail in server.messages] == [["alice@example.com"]] * 2
         assert "RCPT TO:<eve@example.com>" in text_of(server.messages[0].message)

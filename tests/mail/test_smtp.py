@@ -18,13 +18,13 @@ from tests.support.outbox import (
     SECURE,
     addresses_of,
     app_for,
-    ask,
     assert_delivered,
     assert_uncharged,
     deliver,
+    end_waits,
     event_kinds,
+    request_email,
     rows,
-    wait_over,
 )
 from tests.support.scripted_smtp import CLOSE, USUAL, ScriptedServer, Step
 from tests.support.smtp import SMTPServer, in_turn
@@ -36,7 +36,7 @@ def test_five_emails_go_over_one_connection(make_app: MakeApp, authority: Author
     with SMTPServer(tls_context=authority.good, auth=LOGIN) as server:
         app = app_for(make_app, server, **SECURE)
         for number in range(5):
-            ask(app, f"user{number}@example.com")
+            request_email(app, f"user{number}@example.com")
         assert deliver(app) == (5, None)
         assert (server.connections, server.logins, len(server.messages)) == (1, 1, 5)
 
@@ -54,8 +54,8 @@ def test_a_connection_that_was_closed_between_two_emails_is_opened_again(
 ) -> None:
     with ScriptedServer(script) as server:
         app = app_for(make_app, server)
-        ask(app, "alice@example.com")
-        ask(app, "bob@example.com")
+        request_email(app, "alice@example.com")
+        request_email(app, "bob@example.com")
         assert deliver(app) == (2, None)
         assert_delivered(app, server, 2)
         assert server.connections == 2
@@ -64,8 +64,8 @@ def test_a_connection_that_was_closed_between_two_emails_is_opened_again(
 def test_a_connection_that_closes_again_and_again_is_opened_once_more_only(make_app: MakeApp) -> None:
     with ScriptedServer({"MAIL": [USUAL, CLOSE]}) as server:
         app = app_for(make_app, server)
-        ask(app, "alice@example.com")
-        ask(app, "bob@example.com")
+        request_email(app, "alice@example.com")
+        request_email(app, "bob@example.com")
         done, problem = deliver(app)
         assert server.connections == 2
     assert done == 1
@@ -79,8 +79,8 @@ def test_a_connection_that_closes_again_and_again_is_opened_once_more_only(make_
 def test_a_refused_sender_stops_the_pass_and_charges_nobody(make_app: MakeApp) -> None:
     with SMTPServer(mail_reply="550 5.7.1 Not you") as server:
         app = app_for(make_app, server)
-        ask(app, "alice@example.com")
-        ask(app, "bob@example.com")
+        request_email(app, "alice@example.com")
+        request_email(app, "bob@example.com")
         done, problem = deliver(app)
         assert server.connections == 1
     assert done == 0
@@ -91,8 +91,8 @@ def test_a_refused_sender_stops_the_pass_and_charges_nobody(make_app: MakeApp) -
 def test_a_refused_sender_of_a_rows_own_is_the_rows_failure(make_app: MakeApp) -> None:
     with SMTPServer(mail_reply=in_turn("550 5.7.1 Not you")) as server:
         app = app_for(make_app, server)
-        ask(app, "alice@example.com", from_email="team@example.org")
-        ask(app, "bob@example.com")
+        request_email(app, "alice@example.com", from_email="team@example.org")
+        request_email(app, "bob@example.com")
         assert deliver(app) == (2, None)
         [record] = server.wait_for(1)
     assert record.rcpt_tos == ["bob@example.com"]
@@ -104,10 +104,10 @@ def test_a_refused_sender_of_a_rows_own_is_the_rows_failure(make_app: MakeApp) -
 def test_a_sender_of_a_rows_own_refused_for_now_waits(make_app: MakeApp) -> None:
     with SMTPServer(mail_reply=in_turn("451 4.3.0 Later")) as server:
         app = app_for(make_app, server)
-        ask(app, from_email="team@example.org")
+        request_email(app, from_email="team@example.org")
         assert deliver(app) == (1, None)
         assert rows(app)[0].attempts == 1
-        wait_over(app)
+        end_waits(app)
         deliver(app)
         [record] = server.wait_for(1)
     assert record.mail_from == "team@example.org"
@@ -119,7 +119,7 @@ def test_a_recipient_refused_for_now_is_tried_again_after_30_s_doubling_to_an_ho
     with SMTPServer(rcpt_reply="450 4.2.1 Try later") as server:
         app = app_for(make_app, server)
         with time_machine.travel(now, tick=False) as clock:
-            ask(app)
+            request_email(app)
             for attempt in range(1, 11):
                 assert deliver(app) == (1, None)
                 [row] = rows(app)
@@ -142,7 +142,7 @@ def test_an_email_refused_for_good_is_dead_at_once_and_the_others_go_on(
     with SMTPServer(**{option: in_turn(None, reply)}) as server:  # type: ignore[arg-type]
         app = app_for(make_app, server)
         for name in ("alice", "bob", "carol"):
-            ask(app, f"{name}@example.com")
+            request_email(app, f"{name}@example.com")
         assert deliver(app) == (3, None)
         assert [record.rcpt_tos for record in server.messages] == [["alice@example.com"], ["carol@example.com"]]
         assert server.connections == 1
@@ -157,8 +157,8 @@ def test_an_email_refused_for_good_is_dead_at_once_and_the_others_go_on(
 def test_a_connection_closed_over_one_recipient_costs_the_others_nothing(reply: str, make_app: MakeApp) -> None:
     with ScriptedServer({"RCPT": [reply, USUAL]}) as server:
         app = app_for(make_app, server)
-        ask(app, "alice@example.com")
-        ask(app, "bob@example.com")
+        request_email(app, "alice@example.com")
+        request_email(app, "bob@example.com")
         assert deliver(app) == (2, None)
         assert len(server.received) == 1
     [row] = rows(app)
@@ -169,8 +169,8 @@ def test_an_email_rejected_before_its_text_leaves_the_connection_usable_for_the_
     # Without RSET a server answers the next MAIL with 503, which a row with a sender of its own would take to heart.
     with ScriptedServer({"DATA": ["554 5.5.1 No valid recipients", USUAL]}) as server:
         app = app_for(make_app, server)
-        ask(app, "alice@example.com")
-        ask(app, "bob@example.com", from_email="team@example.org")
+        request_email(app, "alice@example.com")
+        request_email(app, "bob@example.com", from_email="team@example.org")
         assert deliver(app) == (2, None)
         second = server.commands.index("MAIL", server.commands.index("DATA"))
         between = server.commands[server.commands.index("DATA") : second]
@@ -183,12 +183,12 @@ def test_an_account_that_sent_enough_for_today_loses_nothing(option: str, make_a
     limit = "550 5.4.5 Daily user sending limit exceeded"
     with SMTPServer(**{option: in_turn(limit)}) as server:  # type: ignore[arg-type]
         app = app_for(make_app, server)
-        ask(app)
+        request_email(app)
         assert deliver(app) == (1, None)
         [row] = rows(app)
         assert (row.attempts, row.failed_at) == (1, None)
         assert "sending limit" in str(row.failure)
-        wait_over(app)
+        end_waits(app)
         assert deliver(app) == (1, None)
         assert len(server.messages) == 1
     assert rows(app) == []
@@ -197,8 +197,8 @@ def test_an_account_that_sent_enough_for_today_loses_nothing(option: str, make_a
 def test_an_email_too_large_at_email_blocks_nobody(make_app: MakeApp) -> None:
     with SMTPServer(mail_reply=in_turn("552 5.3.4 Message too big")) as server:
         app = app_for(make_app, server)
-        ask(app, "alice@example.com")
-        ask(app, "bob@example.com")
+        request_email(app, "alice@example.com")
+        request_email(app, "bob@example.com")
         assert deliver(app) == (2, None)
         assert [record.rcpt_tos for record in server.messages] == [["bob@example.com"]]
     assert rows(app)[0].failed_at is not None
@@ -210,7 +210,7 @@ def test_a_receiver_of_flask_mail_s_signal_that_fails_makes_no_email_look_unsent
 
     with SMTPServer() as server, email_dispatched.connected_to(fail):
         app = app_for(make_app, server)
-        ask(app)
+        request_email(app)
         assert deliver(app) == (1, None)
         assert len(server.messages) == 1
     assert rows(app) == []
@@ -222,11 +222,11 @@ def test_an_email_interrupted_in_the_middle_is_sent_again_with_the_same_message_
 ) -> None:
     with ScriptedServer({stage: [CLOSE, USUAL]}) as server:
         app = app_for(make_app, server)
-        ask(app)
+        request_email(app)
         assert deliver(app) == (1, None)
         [row] = rows(app)
         assert row.attempts == 1
-        wait_over(app)
+        end_waits(app)
         assert deliver(app) == (1, None)
         assert len(server.received) == (2 if stage == "DOT" else 1)
         for content in server.received:
@@ -238,7 +238,7 @@ def test_the_servers_own_words_are_kept_nowhere(make_app: MakeApp, caplog: pytes
     caplog.set_level(logging.DEBUG)
     with SMTPServer(rcpt_reply="550 5.1.1 alice@example.com does not live here") as server:
         app = app_for(make_app, server)
-        ask(app)
+        request_email(app)
         deliver(app)
     assert "alice" not in str(rows(app)[0].failure)
     assert "not delivered" in caplog.text
@@ -251,7 +251,7 @@ def test_the_servers_own_words_are_kept_nowhere(make_app: MakeApp, caplog: pytes
 def test_an_international_recipient_is_emailed_with_the_flag(make_app: MakeApp) -> None:
     with SMTPServer(smtputf8=True) as server:
         app = app_for(make_app, server)
-        ask(app, "josé@example.com")
+        request_email(app, "josé@example.com")
         assert deliver(app) == (1, None)
         [record] = server.wait_for(1)
     assert record.smtputf8
@@ -261,7 +261,7 @@ def test_an_international_recipient_is_emailed_with_the_flag(make_app: MakeApp) 
 def test_an_ordinary_recipient_is_emailed_without_the_flag(make_app: MakeApp) -> None:
     with SMTPServer(smtputf8=True) as server:
         app = app_for(make_app, server, SITE_NAME="Bücherei")
-        ask(app)
+        request_email(app)
         deliver(app)
         [record] = server.wait_for(1)
     assert not record.smtputf8
@@ -270,8 +270,8 @@ def test_an_ordinary_recipient_is_emailed_without_the_flag(make_app: MakeApp) ->
 def test_an_international_recipient_is_refused_for_good_by_an_old_server_and_blocks_nobody(make_app: MakeApp) -> None:
     with SMTPServer(smtputf8=False) as server:
         app = app_for(make_app, server)
-        ask(app, "josé@example.com")
-        ask(app, "bob@example.com")
+        request_email(app, "josé@example.com")
+        request_email(app, "bob@example.com")
         assert deliver(app) == (2, None)
         [record] = server.wait_for(1)
     assert record.rcpt_tos == ["bob@example.com"]
@@ -284,8 +284,8 @@ def test_an_international_recipient_refused_at_email_blocks_nobody(make_app: Mak
     # Some servers offer SMTPUTF8 and then refuse it; every other email is taken.
     with ScriptedServer({"MAIL": ["555 5.5.4 Unsupported option: SMTPUTF8", USUAL]}) as server:
         app = app_for(make_app, server)
-        ask(app, "josé@example.com")
-        ask(app, "bob@example.com")
+        request_email(app, "josé@example.com")
+        request_email(app, "bob@example.com")
         assert deliver(app) == (2, None)
         assert len(server.received) == 1
     [row] = rows(app)
@@ -295,7 +295,7 @@ def test_an_international_recipient_refused_at_email_blocks_nobody(make_app: Mak
 def test_an_international_domain_goes_out_in_ascii(make_app: MakeApp) -> None:
     with SMTPServer(smtputf8=False) as server:
         app = app_for(make_app, server, EMAIL_FROM="Bücherei <konto@bücher.example>")
-        ask(app, "anna@bücher.example")
+        request_email(app, "anna@bücher.example")
         assert deliver(app) == (1, None)
         [record] = server.wait_for(1)
     assert record.rcpt_tos == ["anna@xn--bcher-kva.example"]
@@ -323,7 +323,7 @@ def test_a_notice_carries_no_name_of_the_machine_that_sent_it(
 
     with ScriptedServer() as server:
         app = app_for(make_app, server)
-        ask(app, kind=NOTICE)
+        request_email(app, kind=NOTICE)
         monkeypatch.setattr("socket.getfqdn", unasked)
         monkeypatch.setattr("socket.gethostname", unasked)
         assert deliver(app) == (1, None)

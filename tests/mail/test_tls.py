@@ -16,10 +16,10 @@ from tests.support.outbox import (
     LOGIN,
     SECURE,
     app_for,
-    ask,
     assert_delivered,
     assert_uncharged,
     deliver,
+    request_email,
 )
 from tests.support.scripted_smtp import ScriptedServer
 from tests.support.smtp import SMTPServer
@@ -31,7 +31,7 @@ WRONG = ["untrusted", "wrong_host", "expired"]
 def test_an_email_goes_out_over_verified_tls_after_a_login(make_app: MakeApp, authority: Authority) -> None:
     with SMTPServer(tls_context=authority.good, require_starttls=True, auth=LOGIN) as server:
         app = app_for(make_app, server, **SECURE)
-        ask(app)
+        request_email(app)
         assert deliver(app) == (1, None)
         [record] = server.wait_for(1)
     assert record.tls
@@ -42,7 +42,7 @@ def test_an_email_goes_out_over_verified_tls_after_a_login(make_app: MakeApp, au
 def test_an_email_goes_out_over_tls_from_the_first_byte(make_app: MakeApp, authority: Authority) -> None:
     with SMTPServer(tls_context=authority.good, implicit_tls=True, auth=LOGIN) as server:
         app = app_for(make_app, server, **IMPLICIT)
-        ask(app)
+        request_email(app)
         assert deliver(app) == (1, None)
         [record] = server.wait_for(1)
     assert record.tls
@@ -55,7 +55,7 @@ def test_nothing_is_sent_to_a_server_with_a_wrong_certificate(
 ) -> None:
     with ScriptedServer(tls_context=getattr(authority, certificate)) as server:
         app = app_for(make_app, server, **SECURE)
-        ask(app)
+        request_email(app)
         done, problem = deliver(app)
         assert server.commands == ["EHLO", "STARTTLS"]
     assert done == 0
@@ -69,7 +69,7 @@ def test_nothing_is_sent_to_an_implicit_tls_server_with_a_wrong_certificate(
 ) -> None:
     with ScriptedServer(tls_context=getattr(authority, certificate), implicit_tls=True) as server:
         app = app_for(make_app, server, **IMPLICIT)
-        ask(app)
+        request_email(app)
         _, problem = deliver(app)
         assert server.commands == []
     assert "certificate is not trusted" in str(problem)
@@ -90,7 +90,7 @@ def test_a_wrong_certificate_is_refused_by_a_connection_of_its_own(
 def test_an_email_waits_for_the_day_the_certificate_is_right_again(make_app: MakeApp, authority: Authority) -> None:
     with SMTPServer(tls_context=authority.expired, auth=LOGIN) as server:
         app = app_for(make_app, server, **SECURE)
-        ask(app)
+        request_email(app)
         deliver(app)
         server.tls_context = authority.good
         assert deliver(app) == (1, None)
@@ -100,7 +100,7 @@ def test_an_email_waits_for_the_day_the_certificate_is_right_again(make_app: Mak
 def test_nothing_is_sent_where_starttls_was_stripped(make_app: MakeApp) -> None:
     with ScriptedServer() as server:
         app = app_for(make_app, server, **SECURE)
-        ask(app)
+        request_email(app)
         _, problem = deliver(app)
         assert set(server.commands) <= {"EHLO", "STARTTLS"}
     assert "offers no STARTTLS" in str(problem)
@@ -111,7 +111,7 @@ def test_nothing_is_sent_where_starttls_was_stripped(make_app: MakeApp) -> None:
 def test_nothing_is_sent_where_starttls_is_refused(reply: str, make_app: MakeApp, authority: Authority) -> None:
     with ScriptedServer({"STARTTLS": reply}, tls_context=authority.good) as server:
         app = app_for(make_app, server, **SECURE)
-        ask(app)
+        request_email(app)
         done, _ = deliver(app)
         assert server.commands == ["EHLO", "STARTTLS"]
     assert done == 0
@@ -122,7 +122,7 @@ def test_what_was_injected_before_tls_is_ignored_after_it(make_app: MakeApp, aut
     injected = "220 2.0.0 Ready\r\n550 5.0.0 injected"
     with ScriptedServer({"STARTTLS": injected}, tls_context=authority.good) as server:
         app = app_for(make_app, server, **SECURE)
-        ask(app)
+        request_email(app)
         assert deliver(app) == (1, None)
         assert_delivered(app, server)
 
@@ -130,7 +130,7 @@ def test_what_was_injected_before_tls_is_ignored_after_it(make_app: MakeApp, aut
 def test_a_relay_gets_email_without_tls_and_login(make_app: MakeApp) -> None:
     with ScriptedServer() as server:
         app = app_for(make_app, server)
-        ask(app)
+        request_email(app)
         assert deliver(app) == (1, None)
         assert_delivered(app, server)
         assert server.commands == ["EHLO", "MAIL", "RCPT", "DATA", "QUIT"]
@@ -139,7 +139,7 @@ def test_a_relay_gets_email_without_tls_and_login(make_app: MakeApp) -> None:
 def test_a_server_on_this_machine_gets_the_name_of_no_host(make_app: MakeApp) -> None:
     with SMTPServer() as server:
         app = app_for(make_app, server, EMAIL_FROM="root@localhost")
-        ask(app)
+        request_email(app)
         assert deliver(app) == (1, None)
         [record] = server.wait_for(1)
     assert record.mail_from == "root@localhost"
@@ -149,8 +149,8 @@ def test_a_server_on_this_machine_gets_the_name_of_no_host(make_app: MakeApp) ->
 def test_a_refused_login_loses_nothing(reply: str, make_app: MakeApp, authority: Authority) -> None:
     with SMTPServer(tls_context=authority.good, auth=LOGIN, auth_reply=reply) as server:
         app = app_for(make_app, server, **SECURE)
-        ask(app, "alice@example.com")
-        ask(app, "bob@example.com")
+        request_email(app, "alice@example.com")
+        request_email(app, "bob@example.com")
         done, problem = deliver(app)
         assert done == 0
         assert reply[:9] in str(problem)
@@ -164,7 +164,7 @@ def test_a_refused_login_loses_nothing(reply: str, make_app: MakeApp, authority:
 def test_a_login_that_is_not_offered_loses_nothing(make_app: MakeApp, authority: Authority) -> None:
     with SMTPServer(tls_context=authority.good) as server:
         app = app_for(make_app, server, **SECURE)
-        ask(app)
+        request_email(app)
         _, problem = deliver(app)
         assert server.messages == []
     assert "offers no login" in str(problem)
@@ -183,7 +183,7 @@ def test_the_password_is_in_no_exception_and_no_log(
     echo = f"535 5.7.8 Wrong password {LOGIN[1]} of {LOGIN[0]}"
     with SMTPServer(tls_context=authority.good, auth=LOGIN, auth_reply=echo) as server:
         app = app_for(make_app, server, **SECURE)
-        ask(app)
+        request_email(app)
         assert app.debug
         with app.app_context(), mail.connect() as connection, pytest.raises(ServerUnavailable) as caught:
             connection.send(emails.test_message("alice@example.com"))

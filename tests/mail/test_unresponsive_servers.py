@@ -12,12 +12,12 @@ from tests.support.outbox import (
     SECURE,
     addresses_of,
     app_for,
-    ask,
     assert_delivered,
     assert_uncharged,
     deliver,
+    end_waits,
+    request_email,
     rows,
-    wait_over,
 )
 from tests.support.scripted_smtp import CLOSE, SILENT, USUAL, ScriptedServer, Step, drip
 from tests.support.smtp import SMTPServer
@@ -38,7 +38,7 @@ def test_a_server_that_falls_silent_before_the_email_is_left_in_time(
 ) -> None:
     with ScriptedServer({stage: SILENT}, tls_context=authority.good) as server:
         app = app_for(make_app, server, **SECURE, **QUICK)
-        ask(app)
+        request_email(app)
         start = time.monotonic()
         done, problem = deliver(app)
         assert time.monotonic() - start < 2
@@ -55,14 +55,14 @@ def test_a_server_that_falls_silent_in_an_email_gets_it_again_later(
 ) -> None:
     with ScriptedServer({stage: [SILENT, USUAL]}, tls_context=authority.good) as server:
         app = app_for(make_app, server, **SECURE, **QUICK)
-        ask(app)
+        request_email(app)
         start = time.monotonic()
         assert deliver(app) == (1, None)
         assert time.monotonic() - start < 2
         [row] = rows(app)
         assert row.attempts == 1
         assert "did not answer in time" in str(row.failure)
-        wait_over(app)
+        end_waits(app)
         assert deliver(app) == (1, None)
         assert rows(app) == []
 
@@ -72,7 +72,7 @@ def test_a_server_that_falls_silent_in_an_implicit_tls_handshake_is_left_in_time
 ) -> None:
     with ScriptedServer({"HANDSHAKE": SILENT}, tls_context=authority.good, implicit_tls=True) as server:
         app = app_for(make_app, server, **IMPLICIT, **QUICK)
-        ask(app)
+        request_email(app)
         start = time.monotonic()
         _, problem = deliver(app)
         assert time.monotonic() - start < 2
@@ -88,7 +88,7 @@ def test_a_server_that_drips_before_the_email_is_aborted_at_the_deadline(
     script = {"EHLO": drip(0.004), stage: ENDLESS_RECORD} if stage == "HANDSHAKE" else {stage: ENDLESS}
     with ScriptedServer(script, tls_context=authority.good) as server:
         app = app_for(make_app, server, **SECURE, **HURRIED)
-        ask(app)
+        request_email(app)
         start = time.monotonic()
         done, problem = deliver(app)
         assert 0.4 < time.monotonic() - start < 2
@@ -103,7 +103,7 @@ def test_a_server_that_drips_in_an_email_is_aborted_at_the_deadline(
 ) -> None:
     with ScriptedServer({stage: ENDLESS}, tls_context=authority.good) as server:
         app = app_for(make_app, server, **SECURE, **HURRIED)
-        ask(app)
+        request_email(app)
         start = time.monotonic()
         assert deliver(app) == (1, None)
         assert 0.4 < time.monotonic() - start < 2
@@ -116,7 +116,7 @@ def test_a_server_that_drips_in_an_implicit_tls_handshake_is_left_in_time(
 ) -> None:
     with ScriptedServer({"HANDSHAKE": ENDLESS_RECORD}, tls_context=authority.good, implicit_tls=True) as server:
         app = app_for(make_app, server, **IMPLICIT, **HURRIED)
-        ask(app)
+        request_email(app)
         start = time.monotonic()
         done, problem = deliver(app)
         assert time.monotonic() - start < 2
@@ -129,7 +129,7 @@ def test_the_deadline_starts_anew_with_each_email(make_app: MakeApp) -> None:
     with SMTPServer(latency=0.05) as server:  # about 0.25 s an email
         app = app_for(make_app, server, EMAIL_TIMEOUT="0.4", EMAIL_DEADLINE="0.6")
         for number in range(4):
-            ask(app, f"user{number}@example.com")
+            request_email(app, f"user{number}@example.com")
         assert deliver(app) == (4, None)
         assert len(server.messages) == 4
 
@@ -138,7 +138,7 @@ def test_the_deadline_starts_anew_with_each_email(make_app: MakeApp) -> None:
 def test_a_failing_quit_does_not_send_again(behaviour: str | Step, make_app: MakeApp) -> None:
     with ScriptedServer({"QUIT": behaviour}) as server:
         app = app_for(make_app, server, **HURRIED)
-        ask(app)
+        request_email(app)
         start = time.monotonic()
         assert deliver(app) == (1, None)
         assert time.monotonic() - start < 2
@@ -153,10 +153,10 @@ def test_a_server_that_closes_the_connection_at_any_time_loses_no_email(
 ) -> None:
     with ScriptedServer({stage: [CLOSE, USUAL]}, tls_context=authority.good) as server:
         app = app_for(make_app, server, **SECURE)
-        ask(app)
+        request_email(app)
         deliver(app)
         assert addresses_of(app) == ["alice@example.com"]
-        wait_over(app)
+        end_waits(app)
         assert deliver(app) == (1, None)
         assert rows(app) == []
         assert server.received
@@ -168,7 +168,7 @@ def test_a_server_that_closes_the_connection_at_any_time_loses_no_email(
 def test_a_greeting_that_is_none_loses_no_email(greeting: str, make_app: MakeApp) -> None:
     with ScriptedServer({"CONNECT": greeting}) as server:
         app = app_for(make_app, server, **QUICK)
-        ask(app)
+        request_email(app)
         done, problem = deliver(app)
         assert server.received == []
     assert done == 0
@@ -179,7 +179,7 @@ def test_a_greeting_that_is_none_loses_no_email(greeting: str, make_app: MakeApp
 def test_nothing_listening_loses_no_email(make_app: MakeApp) -> None:
     with SMTPServer() as server:
         app = app_for(make_app, server)
-    ask(app)
+    request_email(app)
     _, problem = deliver(app)
     assert problem == "the mail server refused the connection: check EMAIL_HOST and EMAIL_PORT"
     assert_uncharged(app)
@@ -188,7 +188,7 @@ def test_nothing_listening_loses_no_email(make_app: MakeApp) -> None:
 def test_an_unknown_host_loses_no_email(make_app: MakeApp) -> None:
     with SMTPServer() as server:
         app = app_for(make_app, server, EMAIL_HOST="nowhere.invalid", EMAIL_USE_TLS="false")
-    ask(app)
+    request_email(app)
     _, problem = deliver(app)
     assert problem == "the mail server's name was not found: check EMAIL_HOST and this machine's network (DNS)"
     assert_uncharged(app)

@@ -15,7 +15,7 @@ from tests.support.databases import PostgreSQL, on_postgresql
 UNAVAILABLE = (503, {"status": "unavailable"})
 
 
-def ask(app: Flask) -> tuple[int, object]:
+def get_health(app: Flask) -> tuple[int, object]:
     answer = app.test_client().get("/healthz")
     return answer.status_code, answer.json
 
@@ -26,7 +26,7 @@ def asking() -> list[threading.Thread]:
 
 def test_a_site_that_can_serve_says_so_to_many_at_once(app: Flask) -> None:
     with ThreadPoolExecutor(8) as pool:
-        assert set(map(str, pool.map(ask, [app] * 40))) == {str((200, {"status": "ok"}))}
+        assert set(map(str, pool.map(get_health, [app] * 40))) == {str((200, {"status": "ok"}))}
     until(lambda: not asking(), "the end of all questions")
 
 
@@ -39,8 +39,8 @@ def test_a_database_that_does_not_answer_is_a_503_in_time_and_one_thread_waits_f
         connection.execute("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE")
         start = time.monotonic()
         with ThreadPoolExecutor(4) as pool:
-            assert list(pool.map(ask, [app] * 4)) == [UNAVAILABLE] * 4
+            assert list(pool.map(get_health, [app] * 4)) == [UNAVAILABLE] * 4
         assert time.monotonic() - start < 2
         assert len(asking()) == 1
     until(lambda: not asking(), "the answer to the one question")
-    assert ask(app) == (200, {"status": "ok"})
+    assert get_health(app) == (200, {"status": "ok"})

@@ -14,7 +14,7 @@ from pwreset.monitoring import queue_status
 from pwreset.request_info import RequestInfo
 from tests.support.app import Inbox, MakeApp, Visitor, add_user
 from tests.support.clock import NOON, waited_for
-from tests.support.outbox import app_for, ask, deliver
+from tests.support.outbox import app_for, deliver, request_email
 from tests.support.smtp import SMTPServer
 
 TOKEN = "8a1f0c7e55d94b3b"
@@ -46,16 +46,16 @@ def test_at_first_there_are_the_gauges_at_zero(app: Flask) -> None:
 
 def test_the_metrics_show_how_much_waits_and_for_how_long(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app)
+        request_email(app)
         clock.shift(90)
-        ask(app)
+        request_email(app)
         found = numbers(app)
     assert (found["outbox_due", ""], found["outbox_oldest_due_seconds", ""]) == (2, 90)
 
 
 def test_a_worker_that_took_an_email_is_seen(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False):
-        ask(app)
+        request_email(app)
         deliver(app)
         assert numbers(app)["worker_seen_timestamp_seconds", ""] == NOON.timestamp()
 
@@ -65,8 +65,8 @@ def test_what_happened_to_email_is_counted_by_its_kind(make_app: MakeApp) -> Non
         app = app_for(make_app, server)
         for person in ("ann", "bob", "cem"):
             add_user(app, f"{person}@example.com", None)
-            ask(app, f"{person}@example.com", RESET)
-        ask(app, "nobody@example.com", RESET)
+            request_email(app, f"{person}@example.com", RESET)
+        request_email(app, "nobody@example.com", RESET)
         deliver(app)
     found = numbers(app)
     assert found["requests_total", RESET] == 4
@@ -84,7 +84,7 @@ def test_completed_resets_are_counted(app: Flask, visitor: Visitor, inbox: Inbox
 
 @pytest.mark.usefixtures("early_in_a_minute")
 def test_refused_requests_are_counted_without_a_write_for_each(app: Flask, visitor: Visitor) -> None:
-    statuses = [visitor.ask_for_reset("nobody@example.com").status_code for _ in range(23)]
+    statuses = [visitor.request_reset("nobody@example.com").status_code for _ in range(23)]
     assert statuses.count(429) == 3
     assert waited_for(lambda: numbers(app).get(("rate_limited_total", "password_reset.reset")) == 3)
 
@@ -105,9 +105,9 @@ def test_a_database_that_was_away_gets_the_refusals_later(app: Flask, monkeypatc
 
 def test_two_applications_on_one_database_answer_alike(make_app: MakeApp) -> None:
     one, other = make_app(), make_app()
-    ask(one)
+    request_email(one)
     deliver(other)
-    ask(other)
+    request_email(other)
     assert numbers(one).items() >= {("outbox_due", ""): 1, ("mails_delivered_total", "password_changed"): 1}.items()
     first, second = numbers(one), numbers(other)
     age = ("outbox_oldest_due_seconds", "")
@@ -117,7 +117,7 @@ def test_two_applications_on_one_database_answer_alike(make_app: MakeApp) -> Non
 def test_what_was_asked_for_never_goes_down_while_email_leaves_the_outbox(make_app: MakeApp) -> None:
     app, at_work = make_app(), make_app()
     for _ in range(60):
-        ask(app)
+        request_email(app)
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(deliver, at_work)
         shown = [numbers(app)["requests_total", "password_changed"]]
@@ -137,14 +137,14 @@ def test_what_was_asked_for_is_looked_up_in_one_statement(app: Flask) -> None:
 
 
 def test_no_address_is_in_it(app: Flask, alice: int) -> None:
-    ask(app, "alice@example.com", RESET)
+    request_email(app, "alice@example.com", RESET)
     deliver(app)
-    ask(app, "alice@example.com", RESET)
+    request_email(app, "alice@example.com", RESET)
     assert not re.search(r"alice|example", app.test_client().get("/metrics").text)
 
 
 def test_without_a_database_it_is_not_available(app: Flask, database) -> None:
-    database.take_away()
+    database.make_unreachable()
     assert app.test_client().get("/metrics").status_code == 503
 
 

@@ -11,7 +11,7 @@ from pwreset.monitoring.counters import Counted
 from pwreset.outbox import Outcome, Result
 from tests.support.app import Inbox, MakeApp, Visitor, add_user
 from tests.support.clock import NOON
-from tests.support.outbox import app_for, ask, deliver, wait_over
+from tests.support.outbox import app_for, deliver, end_waits, request_email
 from tests.support.pages import link_in
 from tests.support.passwords import PASSWORD
 from tests.support.smtp import SMTPServer, in_turn
@@ -35,21 +35,21 @@ def is_stalled(app: Flask) -> bool:
 
 
 def test_a_request_is_counted_while_it_waits_and_when_it_is_emailed(app: Flask, visitor: Visitor, alice: int) -> None:
-    visitor.ask_for_reset(ALICE)
+    visitor.request_reset(ALICE)
     assert (requests(app), totals(app)) == ({RESET: 1}, {})
     deliver(app)
     assert (requests(app), totals(app)) == ({RESET: 1}, {("delivered", RESET): 1})
 
 
 def test_a_request_for_nobody_is_counted_as_one(app: Flask, visitor: Visitor) -> None:
-    visitor.ask_for_reset(NOBODY)
+    visitor.request_reset(NOBODY)
     deliver(app)
     assert (requests(app), totals(app)) == ({RESET: 1}, {("unaddressed", RESET): 1})
 
 
 def test_a_request_that_another_email_answers_is_counted_as_merged(app: Flask, alice: int) -> None:
     for _ in range(3):
-        ask(app, ALICE, RESET)
+        request_email(app, ALICE, RESET)
     deliver(app)
     assert requests(app) == {RESET: 3}
     assert totals(app) == {("delivered", RESET): 1, ("merged", RESET): 1}
@@ -58,7 +58,7 @@ def test_a_request_that_another_email_answers_is_counted_as_merged(app: Flask, a
 
 
 def test_a_request_that_is_too_old_is_counted_as_expired(app: Flask, clock, alice: int) -> None:
-    ask(app, ALICE, RESET)
+    request_email(app, ALICE, RESET)
     clock.shift(timedelta(hours=25))
     deliver(app)
     assert (requests(app), totals(app)) == ({RESET: 1}, {("expired", RESET): 1})
@@ -68,10 +68,10 @@ def test_a_failure_for_now_is_counted_each_time_and_the_email_once(make_app: Mak
     with SMTPServer(rcpt_reply=in_turn("450 later", "451 later")) as server:
         app = app_for(make_app, server)
         add_user(app, ALICE, PASSWORD)
-        ask(app, ALICE, RESET)
+        request_email(app, ALICE, RESET)
         for _ in range(3):
             deliver(app)
-            wait_over(app)
+            end_waits(app)
     assert (requests(app), totals(app)) == ({RESET: 1}, {("delivered", RESET): 1, ("retried", RESET): 2})
 
 
@@ -79,7 +79,7 @@ def test_an_email_that_failed_for_good_stays_a_request_when_it_is_purged(make_ap
     with SMTPServer(rcpt_reply="550 no") as server:
         app = app_for(make_app, server)
         add_user(app, ALICE, PASSWORD)
-        ask(app, ALICE, RESET)
+        request_email(app, ALICE, RESET)
         deliver(app)
     assert (requests(app), totals(app)) == ({RESET: 1}, {("failed", RESET): 1})
     clock.shift(timedelta(days=31))
@@ -93,7 +93,7 @@ def test_an_email_that_is_sent_again_is_still_one_request(make_app: MakeApp) -> 
     with SMTPServer(rcpt_reply=in_turn("550 no")) as server:
         app = app_for(make_app, server)
         add_user(app, ALICE, PASSWORD)
-        ask(app, ALICE, RESET)
+        request_email(app, ALICE, RESET)
         deliver(app)
         with app.app_context():
             assert outbox.retry_failed() == 1
@@ -102,7 +102,7 @@ def test_an_email_that_is_sent_again_is_still_one_request(make_app: MakeApp) -> 
 
 
 def test_a_row_that_two_workers_delivered_is_counted_once(app: Flask) -> None:
-    ask(app)
+    request_email(app)
     with app.app_context():
         row = outbox.claim()
         assert row is not None
@@ -112,7 +112,7 @@ def test_a_row_that_two_workers_delivered_is_counted_once(app: Flask) -> None:
 
 
 def test_a_worker_that_lost_its_lease_counts_no_failure(app: Flask, clock) -> None:
-    ask(app)
+    request_email(app)
     with app.app_context():
         frozen = outbox.claim()
         assert frozen is not None
@@ -147,7 +147,7 @@ def test_an_empty_outbox_wants_no_worker(app: Flask, clock) -> None:
 
 
 def test_email_that_nobody_takes_for_a_minute_is_noticed(app: Flask, clock) -> None:
-    ask(app)
+    request_email(app)
     clock.shift(59)
     assert not is_stalled(app)
     clock.shift(2)
@@ -156,7 +156,7 @@ def test_email_that_nobody_takes_for_a_minute_is_noticed(app: Flask, clock) -> N
 
 def test_a_long_queue_that_somebody_works_at_is_none_of_that(app: Flask, clock) -> None:
     for _ in range(2):
-        ask(app)
+        request_email(app)
     clock.shift(300)
     with app.app_context():
         counters.add(Counted.WORKER_HEARTBEAT, "worker")
@@ -172,15 +172,15 @@ def test_a_worker_that_a_clock_ahead_has_seen_is_not_believed(app: Flask, clock)
         counters.add(Counted.WORKER_HEARTBEAT, "worker")
         db.session.commit()
     clock.shift(timedelta(days=-1))
-    ask(app)
+    request_email(app)
     clock.shift(61)
     assert is_stalled(app)
 
 
 def test_a_worker_is_seen_when_it_takes_an_email(app: Flask, clock) -> None:
-    ask(app)
+    request_email(app)
     clock.shift(120)
-    ask(app)
+    request_email(app)
     deliver(app)
     with app.app_context():
         assert counters.last(Counted.WORKER_HEARTBEAT) == NOON + timedelta(seconds=120)
@@ -190,7 +190,7 @@ def test_a_mail_server_that_is_down_is_no_missing_worker(make_app: MakeApp, cloc
     with SMTPServer() as server:
         port = server.port
     app = make_app(EMAIL_HOST="localhost", EMAIL_FROM="accounts@example.com", EMAIL_PORT=port)
-    ask(app)
+    request_email(app)
     clock.shift(600)
     _, problem = deliver(app)
     assert problem is not None
@@ -198,7 +198,7 @@ def test_a_mail_server_that_is_down_is_no_missing_worker(make_app: MakeApp, cloc
 
 
 def test_email_that_waits_for_its_time_wants_no_worker(app: Flask, clock) -> None:
-    ask(app)
+    request_email(app)
     with app.app_context():
         row = outbox.claim()
         assert row is not None
@@ -209,7 +209,7 @@ def test_email_that_waits_for_its_time_wants_no_worker(app: Flask, clock) -> Non
 
 def test_a_long_deadline_for_one_email_is_waited_for(make_app: MakeApp, clock) -> None:
     app = make_app(EMAIL_DEADLINE="59", EMAIL_TIMEOUT="10")
-    ask(app)
+    request_email(app)
     clock.shift(70)
     assert not is_stalled(app)
     clock.shift(5)

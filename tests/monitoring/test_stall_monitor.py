@@ -11,7 +11,7 @@ from pwreset.monitoring import stall_monitor
 from pwreset.monitoring.queue_status import STALLED_MESSAGE
 from tests.support.app import Visitor
 from tests.support.clock import NOON, waited_for
-from tests.support.outbox import ask
+from tests.support.outbox import request_email
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_site_whose_email_is_delivered_is_ok(app: Flask) -> None:
 
 def test_healthz_reports_stalled_email_and_stays_200(app: Flask, caplog) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app)
+        request_email(app)
         clock.shift(61)
         answers = [app.test_client().get("/healthz") for _ in range(3)]
     assert [(answer.status_code, answer.json) for answer in answers] == [(200, {"status": "mail is not delivered"})] * 3
@@ -45,9 +45,9 @@ def test_healthz_reports_stalled_email_and_stays_200(app: Flask, caplog) -> None
 
 def test_a_form_that_was_posted_is_looked_after_without_anybody_asking(app: Flask, watching, caplog) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app)
+        request_email(app)
         clock.shift(61)
-        Visitor(app).ask_for_reset("alice@example.com")
+        Visitor(app).request_reset("alice@example.com")
         assert waited_for(lambda: warnings(caplog) == [STALLED_MESSAGE])
 
 
@@ -59,14 +59,14 @@ def test_a_page_that_is_only_read_sets_no_timer(app: Flask, watching, caplog) ->
 def test_the_stall_monitor_is_silent_and_stops_its_timer_while_a_worker_delivers(
     app: Flask, watching, inbox, caplog
 ) -> None:
-    Visitor(app).ask_for_reset("alice@example.com")
+    Visitor(app).request_reset("alice@example.com")
     inbox.deliver()
     assert waited_for(lambda: not timers())
     assert warnings(caplog) == []
 
 
 def test_a_database_that_is_away_does_not_end_the_watch(app: Flask, watching, database, caplog) -> None:
-    database.take_away()
+    database.make_unreachable()
     watching.schedule_check()
     first = watching._timer
     assert waited_for(lambda: watching._timer not in {None, first})

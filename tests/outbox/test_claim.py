@@ -16,7 +16,7 @@ from pwreset.extensions import db
 from pwreset.models import OutboxMessage
 from tests.support.clock import until
 from tests.support.databases import PostgreSQL, on_postgresql
-from tests.support.outbox import addresses_of, ask, listening, merge
+from tests.support.outbox import addresses_of, listening, merge, request_email
 
 pytestmark = on_postgresql
 OLDEST = "SELECT id FROM outbox ORDER BY id LIMIT 1 FOR UPDATE"
@@ -44,7 +44,7 @@ def locked(database: PostgreSQL, statement: str = OLDEST) -> Iterator[None]:
 
 
 def test_a_claim_passes_over_locked_rows_in_its_one_statement(app: Flask) -> None:
-    ask(app)
+    request_email(app)
     heard: list[str] = []
     with listening(app, heard.append):
         assert claimed(app)
@@ -57,7 +57,7 @@ def test_a_row_that_another_worker_is_about_to_lease_is_not_waited_for(
     app: Flask, database: PostgreSQL, statement: str
 ) -> None:
     for name in ("first", "second", "third"):
-        ask(app, f"{name}@example.com")
+        request_email(app, f"{name}@example.com")
     with locked(database, statement):
         start = time.monotonic()
         assert claimed(app) == "second@example.com"
@@ -66,7 +66,7 @@ def test_a_row_that_another_worker_is_about_to_lease_is_not_waited_for(
 
 
 def test_where_all_rows_are_locked_a_claim_comes_back_with_nothing_at_once(app: Flask, database: PostgreSQL) -> None:
-    ask(app)
+    request_email(app)
     with locked(database):
         start = time.monotonic()
         assert claimed(app) is None
@@ -76,7 +76,7 @@ def test_where_all_rows_are_locked_a_claim_comes_back_with_nothing_at_once(app: 
 
 def test_a_claim_locks_no_other_row(app: Flask, database: PostgreSQL) -> None:
     for name in ("first", "second", "third"):
-        ask(app, f"{name}@example.com")
+        request_email(app, f"{name}@example.com")
     free: list[tuple[int, ...]] = []
 
     def look(_connection: object) -> None:
@@ -92,7 +92,7 @@ def test_a_claim_locks_no_other_row(app: Flask, database: PostgreSQL) -> None:
 
 def test_two_that_merge_and_claim_the_same_rows_do_not_wait_for_each_other(app: Flask, database: PostgreSQL) -> None:
     for _ in range(2):
-        ask(app)
+        request_email(app)
     with locked(database, "UPDATE outbox SET created_at = created_at WHERE id = 1"):  # as a merge does
         start = time.monotonic()
         with app.app_context():
@@ -143,7 +143,7 @@ def test_a_full_outbox_is_read_through_an_index_and_the_row_is_chosen_once(
 
 def test_a_row_does_not_merge_into_one_that_is_leased_at_this_very_moment(app: Flask, database: PostgreSQL) -> None:
     for _ in range(2):
-        ask(app)
+        request_email(app)
     with app.app_context():
         younger = db.session.get(OutboxMessage, 2)
         db.session.expunge(younger)

@@ -10,7 +10,7 @@ from pwreset.outbox import Outcome, Result
 from pwreset.outbox.worker import Worker
 from tests.support.app import MakeApp, add_user
 from tests.support.clock import NOON
-from tests.support.outbox import app_for, ask, deliver, merge, rows, wait_over
+from tests.support.outbox import app_for, deliver, end_waits, merge, request_email, rows
 from tests.support.passwords import PASSWORD
 from tests.support.smtp import SMTPServer, in_turn
 
@@ -26,7 +26,7 @@ def recall(app: Flask) -> int:
 @pytest.mark.parametrize("step", [HOUR, DAY, timedelta(days=400)])
 def test_what_was_asked_for_before_the_clock_was_set_back_is_due_at_once(app: Flask, clock, step) -> None:
     clock.shift(step)
-    ask(app)
+    request_email(app)
     clock.shift(-step)
     assert deliver(app) == (0, None)
     assert recall(app) == 1
@@ -36,7 +36,7 @@ def test_what_was_asked_for_before_the_clock_was_set_back_is_due_at_once(app: Fl
 
 def test_a_running_worker_sees_to_it(app: Flask, clock, caplog) -> None:
     clock.shift(DAY)
-    ask(app)
+    request_email(app)
     clock.shift(-DAY)
     Worker(app)._pass()
     assert rows(app) == []
@@ -45,10 +45,10 @@ def test_a_running_worker_sees_to_it(app: Flask, clock, caplog) -> None:
 
 def test_an_account_emailed_by_a_clock_that_was_ahead_is_emailed_again(app: Flask, clock, alice: int, inbox) -> None:
     clock.shift(DAY)
-    ask(app, ALICE, RESET)
+    request_email(app, ALICE, RESET)
     deliver(app)
     clock.shift(-DAY)
-    ask(app, ALICE, RESET)
+    request_email(app, ALICE, RESET)
     deliver(app)
     assert len(inbox.emails()) == 2
 
@@ -56,11 +56,11 @@ def test_an_account_emailed_by_a_clock_that_was_ahead_is_emailed_again(app: Flas
 def test_five_emails_of_a_clock_that_was_ahead_do_not_use_up_the_hour(app: Flask, clock, alice: int, inbox) -> None:
     clock.shift(DAY)
     for _ in range(5):
-        ask(app, ALICE, RESET)
+        request_email(app, ALICE, RESET)
         deliver(app)
         clock.shift(60)
     clock.shift(-DAY)
-    ask(app, ALICE, RESET)
+    request_email(app, ALICE, RESET)
     deliver(app)
     assert len(inbox.emails()) == 6
 
@@ -69,9 +69,9 @@ def test_a_lease_or_a_back_off_of_a_clock_that_was_a_day_ahead_is_over(make_app:
     with SMTPServer(rcpt_reply=in_turn("450 later")) as server:
         app = app_for(make_app, server)
         clock.shift(DAY)
-        ask(app, "first@example.com")
+        request_email(app, "first@example.com")
         deliver(app)
-        ask(app, "second@example.com")
+        request_email(app, "second@example.com")
         with app.app_context():
             assert outbox.claim() is not None
         clock.shift(-DAY)
@@ -83,17 +83,17 @@ def test_what_waits_for_its_own_time_is_left_alone(make_app: MakeApp, clock) -> 
     with SMTPServer(rcpt_reply=in_turn(*["450 later"] * 20)) as server:
         app = app_for(make_app, server)
         add_user(app, ALICE, PASSWORD)
-        ask(app)
+        request_email(app)
         for _ in range(9):  # a back-off of an hour
             deliver(app)
-            wait_over(app)
+            end_waits(app)
         deliver(app)
-        ask(app)
+        request_email(app)
         with app.app_context():
             row = outbox.claim()
             assert row is not None
             outbox.settle(row, Outcome(Result.DEFERRED, until=NOON + HOUR))
-            ask(app)
+            request_email(app)
             assert outbox.claim() is not None
         before = [row.run_after for row in rows(app)]
         assert recall(app) == 0
@@ -102,7 +102,7 @@ def test_what_waits_for_its_own_time_is_left_alone(make_app: MakeApp, clock) -> 
 
 def test_the_clock_of_another_machine_may_be_a_minute_ahead(app: Flask, clock) -> None:
     clock.shift(60)
-    ask(app)
+    request_email(app)
     clock.shift(-60)
     assert recall(app) == 0
     clock.shift(60)
@@ -114,7 +114,7 @@ def test_the_clock_of_another_machine_may_be_two_minutes_ahead_and_no_more(
     app: Flask, clock, asked: int, due: int, recalled: int
 ) -> None:
     clock.shift(asked)
-    ask(app)
+    request_email(app)
     with app.app_context():
         outbox.settle(outbox.claim(), Outcome(Result.DEFERRED, until=NOON + timedelta(seconds=due)))
     clock.shift(-asked)
@@ -125,7 +125,7 @@ def test_the_clock_of_another_machine_may_be_two_minutes_ahead_and_no_more(
 def test_nothing_waits_for_longer_than_the_longest_back_off_a_lease_and_two_minutes(
     app: Flask, clock, seconds: int, recalled: int
 ) -> None:
-    ask(app)
+    request_email(app)
     with app.app_context():
         outbox.settle(outbox.claim(), Outcome(Result.DEFERRED, until=NOON + timedelta(seconds=seconds)))
     assert recall(app) == recalled
@@ -133,11 +133,11 @@ def test_nothing_waits_for_longer_than_the_longest_back_off_a_lease_and_two_minu
 
 def test_a_row_that_a_clock_had_leased_takes_a_younger_one_with_it(app: Flask, clock) -> None:
     clock.shift(DAY)
-    ask(app)
+    request_email(app)
     with app.app_context():
         assert outbox.claim()
     clock.shift(-DAY)
     recall(app)
-    ask(app)
+    request_email(app)
     with app.app_context():
         assert merge(rows(app)[1], NOON)

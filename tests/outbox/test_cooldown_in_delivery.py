@@ -18,14 +18,14 @@ from tests.support.clock import NOON
 from tests.support.outbox import (
     NOTICE,
     app_for,
-    ask,
     deliver,
     deliver_in_threads,
+    end_waits,
     event_kinds,
+    request_email,
     rows,
     subjects,
     users,
-    wait_over,
 )
 from tests.support.passwords import PASSWORD
 from tests.support.smtp import SMTPServer, in_turn
@@ -36,7 +36,7 @@ RESET = "password_reset"
 def ask_every(pause: timedelta, times: int, app: Flask, clock: time_machine.Traveller, kind: str = RESET) -> None:
     """Ask and deliver so many times."""
     for _ in range(times):
-        ask(app, kind=kind)
+        request_email(app, kind=kind)
         deliver(app)
         clock.shift(pause)
 
@@ -44,10 +44,10 @@ def ask_every(pause: timedelta, times: int, app: Flask, clock: time_machine.Trav
 def test_an_account_is_emailed_once_a_minute(
     app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
-    ask(app, kind=RESET)
+    request_email(app, kind=RESET)
     deliver(app)
     clock.shift(20)
-    ask(app, kind=RESET)
+    request_email(app, kind=RESET)
     deliver(app)
     assert len(inbox.emails()) == 1
     assert rows(app)[0].run_after == NOON + timedelta(minutes=1)
@@ -64,7 +64,7 @@ def test_an_account_is_emailed_five_times_an_hour(
     app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     ask_every(timedelta(minutes=2), 5, app, clock)
-    ask(app, kind=RESET)
+    request_email(app, kind=RESET)
     deliver(app)
     assert len(inbox.emails()) == 5
     assert rows(app)[0].run_after == NOON + timedelta(hours=1)
@@ -108,12 +108,12 @@ def test_how_often_an_account_is_emailed_is_a_matter_of_settings(
     add_user(app, "alice@example.com", PASSWORD)
     dues = []
     for _ in range(3):
-        ask(app, kind=RESET)
+        request_email(app, kind=RESET)
         deliver(app)
         dues += [row.run_after for row in rows(app)]
         clock.shift(timedelta(minutes=2))
         deliver(app)
-    ask(app, kind=RESET)
+    request_email(app, kind=RESET)
     assert len(Inbox(app).emails()) == 2
     assert dues == [NOON + timedelta(hours=1)]
 
@@ -136,7 +136,7 @@ def test_emails_whose_links_have_ended_do_not_count_towards_the_accounts_hour(
     with app.app_context():
         events.record(Kind.COMPLETED, ids[whose])
         db.session.commit()
-    ask(app, kind=RESET)
+    request_email(app, kind=RESET)
     deliver(app)
     assert len(inbox.emails()) == mails
 
@@ -144,8 +144,8 @@ def test_emails_whose_links_have_ended_do_not_count_towards_the_accounts_hour(
 def test_the_two_kinds_of_request_share_the_cooldown_slots_of_an_account(
     app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
-    ask(app, kind=RESET)
-    ask(app, kind="register")
+    request_email(app, kind=RESET)
+    request_email(app, kind="register")
     deliver(app)
     assert len(inbox.emails()) == 1
     clock.shift(60)
@@ -156,7 +156,7 @@ def test_the_two_kinds_of_request_share_the_cooldown_slots_of_an_account(
 def test_the_cooldown_of_one_account_does_not_delay_another(app: Flask, inbox: Inbox, alice: int) -> None:
     add_user(app, "bob@example.com", PASSWORD)
     for address in ("alice@example.com", "alice@example.com", "bob@example.com"):
-        ask(app, address, RESET)
+        request_email(app, address, RESET)
     deliver(app)
     assert {mail["To"] for mail in inbox.emails()} == {"alice@example.com", "bob@example.com"}
 
@@ -176,7 +176,7 @@ def test_later_requests_merge_into_the_oldest_that_waits(
 
 def test_requests_spelled_differently_merge_too(app: Flask, inbox: Inbox, alice: int) -> None:
     for address in ("alice@example.com", "Alice@example.com", "ALICE@example.com"):
-        ask(app, address, RESET)
+        request_email(app, address, RESET)
     deliver(app)
     assert len(inbox.emails()) == 1
     assert len(rows(app)) == 1
@@ -187,7 +187,7 @@ def test_of_requests_at_two_workers_one_is_emailed_and_none_is_lost(
     number: int, app: Flask, inbox: Inbox, alice: int
 ) -> None:
     for _ in range(number):
-        ask(app, kind=RESET)
+        request_email(app, kind=RESET)
     deliver_in_threads(app, 2)
     kinds = event_kinds(app)
     assert len(inbox.emails()) == kinds.count("mailed") == 1
@@ -195,17 +195,17 @@ def test_of_requests_at_two_workers_one_is_emailed_and_none_is_lost(
 
 
 def test_notices_are_never_delayed(app: Flask, inbox: Inbox, alice: int) -> None:
-    ask(app, kind=RESET)
+    request_email(app, kind=RESET)
     for _ in range(8):
-        ask(app, kind=NOTICE)
+        request_email(app, kind=NOTICE)
     deliver(app)
     assert len(inbox.emails()) == 9
 
 
 def test_notices_claim_no_cooldown_slot(app: Flask, inbox: Inbox, alice: int) -> None:
     for _ in range(6):
-        ask(app, kind=NOTICE)
-    ask(app, kind=RESET)
+        request_email(app, kind=NOTICE)
+    request_email(app, kind=RESET)
     deliver(app)
     assert subjects(inbox).count("Reset your password at localhost") == 1
 
@@ -214,10 +214,10 @@ def test_a_send_that_failed_releases_the_cooldown_slot(make_app: MakeApp) -> Non
     with SMTPServer(rcpt_reply=in_turn("450 4.2.1 Later")) as server:
         app = app_for(make_app, server)
         add_user(app, "alice@example.com", PASSWORD)
-        ask(app, kind=RESET)
+        request_email(app, kind=RESET)
         deliver(app)
         assert users(app)[0].cooldown_started_at is None
-        wait_over(app)
+        end_waits(app)
         deliver(app)
         assert len(server.messages) == 1
     assert rows(app) == []
@@ -228,7 +228,7 @@ def test_a_server_that_accepts_no_email_costs_no_cooldown_slot(reply: str, make_
     with SMTPServer(mail_reply=in_turn(reply)) as server:
         app = app_for(make_app, server)
         add_user(app, "alice@example.com", PASSWORD)
-        ask(app, kind=RESET)
+        request_email(app, kind=RESET)
         done, problem = deliver(app)
         assert done == 0
         assert problem
@@ -242,16 +242,16 @@ def test_a_rejected_email_releases_the_cooldown_slot_and_does_not_count(make_app
     with SMTPServer(rcpt_reply=in_turn("550 5.1.1 Nobody")) as server:
         app = app_for(make_app, server)
         user_id = add_user(app, "alice@example.com", PASSWORD)
-        ask(app, kind=RESET)
-        ask(app, kind=RESET)
+        request_email(app, kind=RESET)
+        request_email(app, kind=RESET)
         deliver(app)
         assert len(server.messages) == 1
     assert event_kinds(app, user_id) == ["refused", "requested", "mailed"]
 
 
 def test_an_email_that_cannot_be_rendered_uses_no_cooldown_slot(app: Flask, alice: int, inbox: Inbox) -> None:
-    ask(app, kind=RESET, html_email_template_name="no/such.html")
-    ask(app, kind=RESET)
+    request_email(app, kind=RESET, html_email_template_name="no/such.html")
+    request_email(app, kind=RESET)
     deliver(app)
     assert len(inbox.emails()) == 1
 
@@ -260,7 +260,7 @@ def test_registrations_of_an_address_use_up_none_of_its_owners_resets(
     app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
     for kind in ["register"] * 5 + [RESET]:
-        ask(app, kind=kind)
+        request_email(app, kind=kind)
         deliver(app)
         clock.shift(timedelta(minutes=2))
     assert subjects(inbox).count("Reset your password at localhost") == 1

@@ -23,14 +23,14 @@ from tests.support.outbox import (
     NOTICE,
     addresses_of,
     app_for,
-    ask,
     deliver,
     deliver_in_threads,
+    end_waits,
     event_kinds,
+    request_email,
     rows,
     subjects,
     users,
-    wait_over,
 )
 from tests.support.passwords import PASSWORD
 from tests.support.smtp import SMTPServer
@@ -52,7 +52,7 @@ def switch_off(app: Flask, user_id: int) -> None:
 def test_an_address_without_an_account_opens_no_connection_and_leaves_no_row(make_app: MakeApp) -> None:
     with SMTPServer() as server:
         app = app_for(make_app, server)
-        ask(app, "nobody@example.com", RESET)
+        request_email(app, "nobody@example.com", RESET)
         assert deliver(app) == (1, None)
         assert server.connections == 0
     assert rows(app) == []
@@ -63,14 +63,14 @@ def test_a_deactivated_account_opens_no_connection_and_leaves_no_row(kind: str, 
     with SMTPServer() as server:
         app = app_for(make_app, server)
         switch_off(app, add_user(app, "alice@example.com", PASSWORD))
-        ask(app, "alice@example.com", kind)
+        request_email(app, "alice@example.com", kind)
         assert deliver(app) == (1, None)
         assert server.connections == 0
     assert rows(app) == []
 
 
 def test_a_registration_of_a_new_address_makes_an_account_without_a_password(app: Flask, inbox: Inbox) -> None:
-    ask(app, "new@example.com", "register")
+    request_email(app, "new@example.com", "register")
     mail = inbox.deliver_one()
     [user] = users(app)
     assert (user.email, user.has_usable_password(), user.is_active) == ("new@example.com", False, True)
@@ -80,7 +80,7 @@ def test_a_registration_of_a_new_address_makes_an_account_without_a_password(app
 
 def test_a_registration_of_a_known_address_says_so_and_changes_nothing(app: Flask, inbox: Inbox, alice: int) -> None:
     before = users(app)[0]
-    ask(app, "alice@example.com", "register")
+    request_email(app, "alice@example.com", "register")
     mail = inbox.deliver_one()
     [after] = users(app)
     assert mail["Subject"] == "You already have an account at localhost"
@@ -89,22 +89,22 @@ def test_a_registration_of_a_known_address_says_so_and_changes_nothing(app: Flas
 
 def test_a_registration_of_an_unfinished_account_is_invited_again(app: Flask, inbox: Inbox) -> None:
     add_user(app, "alice@example.com", None)
-    ask(app, "alice@example.com", "register")
+    request_email(app, "alice@example.com", "register")
     assert inbox.deliver_one()["Subject"] == "Finish your registration at localhost"
     assert len(users(app)) == 1
 
 
 def test_two_registrations_in_a_row_make_one_account_and_one_email(app: Flask, inbox: Inbox) -> None:
-    ask(app, "new@example.com", "register")
-    ask(app, "NEW@example.com", "register")
+    request_email(app, "new@example.com", "register")
+    request_email(app, "NEW@example.com", "register")
     deliver(app)
     assert [user.email for user in users(app)] == ["new@example.com"]
     assert subjects(inbox) == ["Finish your registration at localhost"]
 
 
 def test_two_workers_make_one_account_of_two_registrations(app: Flask, inbox: Inbox) -> None:
-    ask(app, "new@example.com", "register")
-    ask(app, "new@example.com", "register")
+    request_email(app, "new@example.com", "register")
+    request_email(app, "new@example.com", "register")
     deliver_in_threads(app, 2)
     assert len(users(app)) == 1
     assert len(inbox.emails()) == 1
@@ -117,7 +117,7 @@ def test_two_workers_make_one_account_of_two_registrations(app: Flask, inbox: In
 def test_a_request_older_than_a_day_is_counted_and_not_emailed(
     kind: str, app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
-    ask(app, kind=kind)
+    request_email(app, kind=kind)
     clock.shift(timedelta(hours=24, seconds=1))
     assert deliver(app) == (1, None)
     assert inbox.emails() == []
@@ -128,16 +128,16 @@ def test_a_request_older_than_a_day_is_counted_and_not_emailed(
 def test_a_request_of_just_under_a_day_is_emailed(
     app: Flask, inbox: Inbox, alice: int, clock: time_machine.Traveller
 ) -> None:
-    ask(app, kind=RESET)
+    request_email(app, kind=RESET)
     clock.shift(timedelta(hours=23, minutes=59))
     deliver(app)
     assert len(inbox.emails()) == 1
 
 
 def test_a_notice_lives_for_a_week(app: Flask, inbox: Inbox, clock: time_machine.Traveller) -> None:
-    ask(app, "alice@example.com", NOTICE)
+    request_email(app, "alice@example.com", NOTICE)
     clock.shift(timedelta(days=6))
-    ask(app, "bob@example.com", NOTICE)
+    request_email(app, "bob@example.com", NOTICE)
     clock.shift(timedelta(days=1, seconds=1))
     deliver(app)
     assert [mail["To"] for mail in inbox.emails()] == ["bob@example.com"]
@@ -150,8 +150,8 @@ def test_an_email_that_cannot_be_rendered_fails_and_the_others_are_sent(
 ) -> None:
     loaders = [DictLoader({"own.txt": template}), app.jinja_env.loader]
     app.jinja_env.loader = ChoiceLoader(loaders)  # type: ignore[arg-type]
-    ask(app, kind=RESET, email_template_name="own.txt")
-    ask(app, "bob@example.com")
+    request_email(app, kind=RESET, email_template_name="own.txt")
+    request_email(app, "bob@example.com")
     assert deliver(app) == (2, None)
     assert [mail["To"] for mail in inbox.emails()] == ["bob@example.com"]
     [row] = rows(app)
@@ -164,7 +164,7 @@ def test_an_email_that_cannot_be_rendered_fails_and_the_others_are_sent(
 def test_a_template_that_is_missing_names_the_row_and_not_the_address(
     app: Flask, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ask(app, email_template_name="no/such.txt")
+    request_email(app, email_template_name="no/such.txt")
     deliver(app)
     assert "Email 1 (password_changed) not delivered: the email could not be written (TemplateNotFound)" in caplog.text
     assert "alice" not in caplog.text
@@ -175,7 +175,7 @@ def test_a_database_error_in_the_middle_leaves_the_row(
     word: str, app: Flask, inbox: Inbox, alice: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "LONGEST_OUTAGE", 0)
-    ask(app, kind=RESET)
+    request_email(app, kind=RESET)
 
     def fail(_connection, _cursor, statement, _parameters, _context, _many):
         if word in statement:
@@ -189,7 +189,7 @@ def test_a_database_error_in_the_middle_leaves_the_row(
     event.remove(engine, "before_cursor_execute", fail)
     [row] = rows(app)
     assert (row.attempts, row.failed_at) == (0, None)
-    wait_over(app)
+    end_waits(app)
     with app.app_context():
         db.session.execute(update(User).values(cooldown_started_at=None))
         db.session.commit()
@@ -199,8 +199,8 @@ def test_a_database_error_in_the_middle_leaves_the_row(
 
 
 def test_a_row_of_a_kind_that_only_a_newer_version_knows_waits_for_it(app: Flask, inbox: Inbox) -> None:
-    ask(app, kind="newsletter")
-    ask(app, "bob@example.com")
+    request_email(app, kind="newsletter")
+    request_email(app, "bob@example.com")
     assert deliver(app) == (2, None)
     assert [mail["To"] for mail in inbox.emails()] == ["bob@example.com"]
     [row] = rows(app)
@@ -211,8 +211,8 @@ def test_a_row_of_a_kind_that_only_a_newer_version_knows_waits_for_it(app: Flask
 def test_a_sender_that_can_t_go_on_the_wire_is_its_rows_failure(sender: str, make_app: MakeApp) -> None:
     with SMTPServer() as server:
         app = app_for(make_app, server)
-        ask(app, from_email=sender)
-        ask(app, "bob@example.com")
+        request_email(app, from_email=sender)
+        request_email(app, "bob@example.com")
         assert deliver(app) == (2, None)
         assert [record.rcpt_tos for record in server.messages] == [["bob@example.com"]]
     [row] = rows(app)
@@ -223,7 +223,7 @@ def test_a_sender_that_can_t_go_on_the_wire_is_its_rows_failure(sender: str, mak
 def test_a_database_that_is_away_for_a_while_after_the_email_went_out_brings_no_second_copy(
     app: Flask, inbox: Inbox, alice: int, times: int
 ) -> None:
-    ask(app, kind=RESET)
+    request_email(app, kind=RESET)
     failures = iter([True] * times + [False])
 
     def fail(_connection, _cursor, statement, _parameters, _context, _many):
@@ -242,7 +242,7 @@ def test_a_database_that_is_away_for_a_while_after_the_email_went_out_brings_no_
 def test_what_was_asked_is_recorded_with_who_asked(app: Flask, alice: int) -> None:
     from pwreset.accounts.events import latest
 
-    ask(app, kind=RESET)
+    request_email(app, kind=RESET)
     deliver(app)
     with app.app_context():
         user = accounts.find_by_id(alice)
@@ -254,20 +254,20 @@ def test_what_was_asked_is_recorded_with_who_asked(app: Flask, alice: int) -> No
 
 
 def test_a_registration_is_recorded_as_one(app: Flask) -> None:
-    ask(app, "new@example.com", "register")
+    request_email(app, "new@example.com", "register")
     deliver(app)
     assert event_kinds(app, users(app)[0].id) == ["registered", "mailed"]
 
 
 def test_nothing_is_recorded_for_an_address_without_an_account(app: Flask) -> None:
-    ask(app, "nobody@example.com", RESET)
+    request_email(app, "nobody@example.com", RESET)
     deliver(app)
     assert event_kinds(app) == []
 
 
 def test_delivery_stops_between_two_emails_on_request(app: Flask) -> None:
     for number in range(5):
-        ask(app, f"user{number}@example.com")
+        request_email(app, f"user{number}@example.com")
     answers = iter([False, False, True])
     with app.app_context():
         assert deliver_pending(lambda: next(answers)) == (2, None)
@@ -287,7 +287,7 @@ def test_no_transaction_is_open_while_the_server_is_spoken_to(make_app: MakeApp)
                 held.append("free")
 
         server.rcpt_reply = write_meanwhile  # SQLite has one writer: it would wait for an open transaction
-        ask(app, kind=RESET)
+        request_email(app, kind=RESET)
         assert deliver(app) == (1, None)
         assert len(server.messages) == 1
     assert held == ["free"]
@@ -307,7 +307,7 @@ class Writer:
 
 def test_others_can_write_while_an_email_is_being_written(app: Flask, alice: int, database: Database, inbox) -> None:
     app.jinja_env.globals["site_name"] = Writer(database)
-    ask(app, kind=RESET)
+    request_email(app, kind=RESET)
     began = time.monotonic()
     assert deliver(app) == (1, None)
     assert time.monotonic() - began < 4  # a lock is waited for 5 s
@@ -316,7 +316,7 @@ def test_others_can_write_while_an_email_is_being_written(app: Flask, alice: int
 
 def test_what_merged_is_recorded_with_who_asked(app: Flask, alice: int) -> None:
     for _ in range(3):
-        ask(app, kind=RESET)
+        request_email(app, kind=RESET)
     deliver(app)
     with app.app_context():
         user = accounts.find_by_id(alice)

@@ -18,7 +18,7 @@ from pwreset.outbox import Outcome, Result, emails
 from pwreset.request_info import RequestInfo
 from tests.support.app import Inbox, MakeApp, add_user
 from tests.support.databases import Database
-from tests.support.outbox import ask, deliver, rows
+from tests.support.outbox import deliver, request_email, rows
 from tests.support.pages import link_in, text_of
 from tests.support.passwords import PASSWORD
 
@@ -50,9 +50,9 @@ def written(app: Flask, kind: str = "password_reset", address: str = "alice@exam
 
 
 def write(row: OutboxMessage) -> bytes:
-    letter = emails.draft_for(row)
-    assert letter is not None
-    return emails.write(row, letter).as_bytes()
+    draft = emails.draft_for(row)
+    assert draft is not None
+    return emails.write(row, draft).as_bytes()
 
 
 def parsed(content: bytes) -> EmailMessage:
@@ -155,7 +155,7 @@ def test_no_holiday_notice_answers(kind: str, make_app: MakeApp) -> None:
 
 def test_the_message_id_is_the_rows_and_the_same_on_a_second_try(make_app: MakeApp) -> None:
     app = app_with_alice(make_app, EMAIL_FROM="accounts@example.com", EMAIL_HOST="localhost")
-    ask(app, kind="password_reset")
+    request_email(app, kind="password_reset")
     with app.app_context():
         row = outbox.claim()
         assert row is not None
@@ -234,7 +234,7 @@ def test_a_link_longer_than_a_line_is_complete_when_read(make_app: MakeApp) -> N
     ],
 )
 def test_a_rows_sender_adds_no_header(sender: str, app: Flask, inbox: Inbox) -> None:
-    ask(app, from_email=sender)
+    request_email(app, from_email=sender)
     deliver(app)
     [row] = rows(app)
     assert (inbox.emails(), row.failed_at is not None) == ([], True)
@@ -249,7 +249,7 @@ def test_a_site_name_of_two_lines_stops_the_start(name: str, make_app: MakeApp) 
 def test_line_ends_in_a_subject_of_ones_own_are_spaces(app: Flask, inbox: Inbox) -> None:
     template = "Reset\r\nBcc: evil@example.com\n\n at {{ site_name }}\n"
     add_templates(app, **{"own.txt": template})
-    ask(app, subject_template_name="own.txt")
+    request_email(app, subject_template_name="own.txt")
     mail = inbox.deliver_one()
     assert mail["Bcc"] is None
     assert mail["Subject"] == "Reset Bcc: evil@example.com at localhost"
@@ -257,7 +257,7 @@ def test_line_ends_in_a_subject_of_ones_own_are_spaces(app: Flask, inbox: Inbox)
 
 @pytest.mark.parametrize("template", [None, ""])
 def test_a_row_may_have_no_html_part(template: str | None, app: Flask, inbox: Inbox) -> None:
-    ask(app, html_email_template_name=template)
+    request_email(app, html_email_template_name=template)
     mail = inbox.deliver_one()
     assert mail.get_content_type() == "text/plain"
     assert link_in(mail).endswith("/password-reset/")
@@ -269,7 +269,7 @@ def test_a_row_brings_templates_and_words_of_its_own(app: Flask, inbox: Inbox, a
     )
     add_templates(app, **{"own.txt": django, "own.html": "<p>{{ greeting }}</p>"})
     own = {"email_template_name": "own.txt", "html_email_template_name": "own.html"}
-    ask(app, kind="password_reset", extra_email_context={"greeting": "Ahoy & <ho>"}, **own)
+    request_email(app, kind="password_reset", extra_email_context={"greeting": "Ahoy & <ho>"}, **own)
     mail = inbox.deliver_one()
     text, link = text_of(mail).strip().split(": ")
     assert text == "Ahoy & <ho>, alice@example.com"
@@ -302,13 +302,13 @@ def test_email_goes_to_the_address_stored_and_never_to_the_one_typed(
 ) -> None:
     app = make_app()
     add_user(app, stored, PASSWORD)
-    ask(app, typed, kind)
+    request_email(app, typed, kind)
     with app.app_context():
         row = outbox.claim()
         assert row is not None
-        letter = emails.draft_for(row)
-        assert letter is not None
-        message = emails.write(row, letter)
+        draft = emails.draft_for(row)
+        assert draft is not None
+        message = emails.write(row, draft)
         content = message.as_bytes()
     assert message.send_to == {stored}
     assert parsed(content)["To"] == stored
@@ -320,7 +320,7 @@ def test_email_goes_to_the_address_stored_and_never_to_the_one_typed(
 def test_an_address_that_only_looks_alike_is_somebody_else(lookalike: str, make_app: MakeApp) -> None:
     app = make_app()
     add_user(app, "mike@example.org", PASSWORD)
-    ask(app, lookalike, "password_reset")
+    request_email(app, lookalike, "password_reset")
     with app.app_context():
         row = outbox.claim()
         assert row is not None
@@ -331,13 +331,13 @@ def test_a_domain_that_looks_alike_in_ascii_gets_no_email(make_app: MakeApp) -> 
     # CVE-2019-19844: the Kelvin sign folds to k, and the email must not go to the domain that was typed.
     app = make_app()
     add_user(app, "alice@kite.example", PASSWORD)
-    ask(app, "alice@\u212aite.example", "password_reset")
+    request_email(app, "alice@\u212aite.example", "password_reset")
     with app.app_context():
         row = outbox.claim()
         assert row is not None
-        letter = emails.draft_for(row)
-        assert letter is not None
-        assert emails.write(row, letter).send_to == {"alice@kite.example"}
+        draft = emails.draft_for(row)
+        assert draft is not None
+        assert emails.write(row, draft).send_to == {"alice@kite.example"}
 
 
 # What nobody can put into it
@@ -406,7 +406,7 @@ def test_html_escapes_the_address(make_app: MakeApp) -> None:
 
 
 def test_the_token_is_in_no_table(app: Flask, inbox: Inbox, alice: int, database: Database) -> None:
-    ask(app, kind="password_reset")
+    request_email(app, kind="password_reset")
     token = link_in(inbox.deliver_one()).rpartition("/")[2]
     stored = b"\n".join(database.contents().values())
     assert len(token) == 50

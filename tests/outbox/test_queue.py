@@ -20,7 +20,7 @@ from pwreset.outbox import Result
 from pwreset.request_info import RequestInfo
 from tests.support.app import MakeApp
 from tests.support.clock import NOON
-from tests.support.outbox import NOTICE, addresses_of, ask, listening, merge, rows, settle
+from tests.support.outbox import NOTICE, addresses_of, listening, merge, request_email, rows, settle
 
 
 def claimed(app: Flask) -> OutboxMessage:
@@ -40,7 +40,7 @@ def with_app(app: Flask, action: Callable[..., object], *args: object) -> None:
 
 
 def test_a_claim_is_one_statement(app: Flask) -> None:
-    ask(app)
+    request_email(app)
     heard: list[str] = []
     with listening(app, heard.append):
         assert claimed_if_due(app) is not None
@@ -50,7 +50,7 @@ def test_a_claim_is_one_statement(app: Flask) -> None:
 
 
 def test_a_claim_is_committed_so_no_transaction_stays_open(app: Flask) -> None:
-    ask(app)
+    request_email(app)
     ended: list[str] = []
     with app.app_context():
         engine = db.engine
@@ -68,7 +68,7 @@ def test_a_claim_is_committed_so_no_transaction_stays_open(app: Flask) -> None:
 def test_the_oldest_due_row_is_claimed_first(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         for name in ("first", "second", "third"):
-            ask(app, f"{name}@example.com")
+            request_email(app, f"{name}@example.com")
             clock.shift(1)
         assert [claimed(app).address for _ in range(3)] == [
             "first@example.com",
@@ -80,19 +80,19 @@ def test_the_oldest_due_row_is_claimed_first(app: Flask) -> None:
 def test_of_rows_due_at_the_same_moment_the_first_is_claimed_first(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False):
         for number in range(5):
-            ask(app, f"user{number}@example.com")
+            request_email(app, f"user{number}@example.com")
         assert [claimed(app).address for _ in range(5)] == [f"user{number}@example.com" for number in range(5)]
 
 
 def test_a_leased_row_is_claimed_by_nobody_else(app: Flask) -> None:
-    ask(app)
+    request_email(app)
     claimed(app)
     assert claimed_if_due(app) is None
 
 
 def test_a_row_is_not_claimed_before_its_time(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app)
+        request_email(app)
         settle(app, claimed(app), Result.DEFERRED, until=NOON + timedelta(seconds=10))
         clock.shift(9.999)
         assert claimed_if_due(app) is None
@@ -103,7 +103,7 @@ def test_a_row_is_not_claimed_before_its_time(app: Flask) -> None:
 def test_the_end_of_the_lease_makes_a_row_due_again(make_app: MakeApp) -> None:
     app = make_app(OUTBOX_LEASE_SECONDS=45)
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app)
+        request_email(app)
         first = claimed(app)
         assert first.run_after == NOON + timedelta(seconds=45)
         clock.shift(44)
@@ -144,7 +144,7 @@ def test_eight_threads_claim_two_hundred_rows_and_none_twice(app: Flask) -> None
 def test_a_worker_that_lost_its_lease_does_not_reschedule(result: Result, make_app: MakeApp) -> None:
     app = make_app(OUTBOX_LEASE_SECONDS=45)
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app)
+        request_email(app)
         frozen = claimed(app)
         clock.shift(46)
         newer = claimed(app)
@@ -160,7 +160,7 @@ def test_a_worker_that_lost_its_lease_may_delete_what_it_sent_and_nothing_else(
     """What was for nobody may be for somebody now: the account may have been switched on meanwhile."""
     app = make_app(OUTBOX_LEASE_SECONDS=45)
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app)
+        request_email(app)
         frozen = claimed(app)
         clock.shift(46)
         claimed(app)
@@ -172,9 +172,9 @@ def test_a_worker_that_lost_its_lease_may_delete_what_it_sent_and_nothing_else(
 def test_a_worker_that_lost_its_lease_does_not_merge(by_then: str, make_app: MakeApp) -> None:
     app = make_app(OUTBOX_LEASE_SECONDS=45)
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app)
+        request_email(app)
         settle(app, claimed(app), Result.DEFERRED, until=NOON + timedelta(minutes=1))
-        ask(app)
+        request_email(app)
         frozen = claimed(app)
         clock.shift(46)
         newer = claimed(app)
@@ -191,9 +191,9 @@ def test_a_worker_that_lost_its_lease_does_not_merge(by_then: str, make_app: Mak
 
 def test_a_released_row_is_due_at_once_uncharged_and_in_its_place(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app, "first@example.com")
+        request_email(app, "first@example.com")
         clock.shift(1)
-        ask(app, "second@example.com")
+        request_email(app, "second@example.com")
         clock.shift(1)
         settle(app, claimed(app), Result.RELEASED)
         again = claimed(app)
@@ -202,7 +202,7 @@ def test_a_released_row_is_due_at_once_uncharged_and_in_its_place(app: Flask) ->
 
 def test_a_deferred_row_is_not_charged(app: Flask) -> None:
     until = utcnow() + timedelta(minutes=5)
-    ask(app)
+    request_email(app)
     settle(app, claimed(app), Result.DEFERRED, until=until)
     [row] = rows(app)
     assert (row.run_after, row.attempts, row.failure) == (until, 0, None)
@@ -213,7 +213,7 @@ def test_a_deferred_row_is_not_charged(app: Flask) -> None:
 )
 def test_a_back_off_doubles_up_to_an_hour(attempts: int, seconds: int, app: Flask) -> None:
     with time_machine.travel(NOON, tick=False):
-        ask(app)
+        request_email(app)
         row = claimed(app)
         row.attempts = attempts
         settle(app, row, Result.RETRY, reason="later")
@@ -223,7 +223,7 @@ def test_a_back_off_doubles_up_to_an_hour(attempts: int, seconds: int, app: Flas
 
 def test_a_failed_row_stays_and_is_claimed_no_more(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app)
+        request_email(app)
         settle(app, claimed(app), Result.FAILED, reason="no such mailbox")
         [row] = rows(app)
         assert (row.run_after, row.failed_at, row.failure) == (None, NOON, "no such mailbox")
@@ -233,11 +233,11 @@ def test_a_failed_row_stays_and_is_claimed_no_more(app: Flask) -> None:
 
 def test_a_retry_makes_failed_rows_due_as_if_asked_for_now(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app, "failed@example.com")
+        request_email(app, "failed@example.com")
         row = claimed(app)
         row.attempts = 3
         settle(app, row, Result.FAILED, reason="refused")
-        ask(app, "leased@example.com")
+        request_email(app, "leased@example.com")
         claimed(app)
         clock.shift(timedelta(seconds=30))
         with app.app_context():
@@ -250,7 +250,7 @@ def test_a_retry_makes_failed_rows_due_as_if_asked_for_now(app: Flask) -> None:
 
 def test_the_counts_tell_due_waiting_and_failed_rows(app: Flask) -> None:
     for name in ("failed", "leased", "due", "due2"):
-        ask(app, f"{name}@example.com")
+        request_email(app, f"{name}@example.com")
     settle(app, claimed(app), Result.FAILED, reason="refused")
     claimed(app)
     with app.app_context():
@@ -266,16 +266,16 @@ def test_the_counts_of_an_empty_outbox_are_zero(app: Flask) -> None:
 
 def test_the_oldest_due_row_tells_since_when(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock, app.app_context():
-        ask(app)
+        request_email(app)
         clock.shift(90)
-        ask(app)
+        request_email(app)
         assert queue_status.oldest_due() == NOON
 
 
 def test_failed_rows_are_purged_at_their_age_and_no_others(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         for name in ("old", "young", "waiting"):
-            ask(app, f"{name}@example.com")
+            request_email(app, f"{name}@example.com")
         settle(app, claimed(app), Result.FAILED, reason="refused")
         clock.shift(timedelta(days=1))
         settle(app, claimed(app), Result.FAILED, reason="refused")
@@ -294,18 +294,18 @@ def test_a_row_stands_or_falls_with_the_transaction_it_was_added_in(app: Flask) 
 
 
 def test_only_the_younger_of_two_rows_for_the_same_email_merges(app: Flask) -> None:
-    ask(app, "alice@example.com", "register")
-    ask(app, "ALICE@example.com", "register")
-    ask(app, "alice@example.com", "password_reset")
-    ask(app, "bob@example.com", "register")
+    request_email(app, "alice@example.com", "register")
+    request_email(app, "ALICE@example.com", "register")
+    request_email(app, "alice@example.com", "password_reset")
+    request_email(app, "bob@example.com", "register")
     with app.app_context():
         assert [merge(row, utcnow()) for row in rows(app)] == [False, True, False, False]
     assert addresses_of(app) == ["alice@example.com", "alice@example.com", "bob@example.com"]
 
 
 def test_a_row_does_not_merge_into_one_that_was_claimed(app: Flask) -> None:
-    ask(app, "alice@example.com", "register")
-    ask(app, "alice@example.com", "register")
+    request_email(app, "alice@example.com", "register")
+    request_email(app, "alice@example.com", "register")
     claimed(app)
     with app.app_context():
         assert not merge(rows(app)[1], NOON + timedelta(days=9))
@@ -328,18 +328,18 @@ def test_a_row_keeps_who_asked_and_what_for(app: Flask) -> None:
 
 def test_the_older_row_lives_as_long_as_the_one_that_merged_into_it(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app, "alice@example.com", "register")
+        request_email(app, "alice@example.com", "register")
         clock.shift(timedelta(hours=23))
-        ask(app, "alice@example.com", "register")
+        request_email(app, "alice@example.com", "register")
         with app.app_context():
             assert merge(rows(app)[1], utcnow())
     assert [row.created_at for row in rows(app)] == [NOON + timedelta(hours=23)]
 
 
 def test_a_row_that_failed_for_good_takes_no_younger_one_with_it(app: Flask) -> None:
-    ask(app, "alice@example.com", "register")
+    request_email(app, "alice@example.com", "register")
     settle(app, claimed(app), Result.FAILED, reason="refused")
-    ask(app, "alice@example.com", "register")
+    request_email(app, "alice@example.com", "register")
     with app.app_context():
         assert not merge(rows(app)[1], utcnow())
     assert len(rows(app)) == 2
@@ -350,9 +350,9 @@ def test_a_row_that_failed_before_takes_a_younger_one_with_it_that_would_wait_as
     app: Flask, turn: int, merges: bool
 ) -> None:
     with time_machine.travel(NOON, tick=False):
-        ask(app, "alice@example.com", "register")
+        request_email(app, "alice@example.com", "register")
         settle(app, claimed(app), Result.RETRY, reason="later")  # by 30 s
-        ask(app, "alice@example.com", "register")
+        request_email(app, "alice@example.com", "register")
         younger = claimed(app)
         with app.app_context():
             assert merge(younger, NOON + timedelta(seconds=turn)) == merges
@@ -366,7 +366,7 @@ def test_a_row_that_failed_before_takes_a_younger_one_with_it_that_would_wait_as
 def test_of_two_rows_leased_at_the_same_moment_one_is_done_with_alone(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False):
         for name in ("first", "second"):
-            ask(app, f"{name}@example.com")
+            request_email(app, f"{name}@example.com")
         first, second = claimed(app), claimed(app)
         settle(app, first, Result.NO_RECIPIENT)
         assert [row.run_after for row in rows(app)] == [second.run_after]
@@ -376,7 +376,7 @@ def test_of_two_rows_leased_at_the_same_moment_one_is_done_with_alone(app: Flask
 def test_a_row_expires_once_it_is_older_than_its_time(app: Flask, asked: datetime, expires: bool) -> None:
     with time_machine.travel(asked, tick=False):
         for name in ("first", "second"):
-            ask(app, f"{name}@example.com")
+            request_email(app, f"{name}@example.com")
         settled = settle(app, claimed(app), Result.EXPIRED, created_before=NOON)
     assert settled is (Result.EXPIRED if expires else Result.RELEASED)
     assert addresses_of(app) == ["first@example.com", "second@example.com"][expires:]
@@ -384,7 +384,7 @@ def test_a_row_expires_once_it_is_older_than_its_time(app: Flask, asked: datetim
 
 def test_a_row_that_a_newer_request_merged_into_does_not_expire(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app)
+        request_email(app)
         row = claimed(app)
         clock.shift(2)
         with app.app_context():
@@ -395,10 +395,10 @@ def test_a_row_that_a_newer_request_merged_into_does_not_expire(app: Flask) -> N
 
 
 def test_a_younger_row_merges_into_one_that_was_sent_back(app: Flask) -> None:
-    ask(app)
+    request_email(app)
     settle(app, claimed(app), Result.FAILED, reason="refused")
     with_app(app, outbox.retry_failed)
-    ask(app)
+    request_email(app)
     with app.app_context():
         assert merge(rows(app)[1], utcnow())
 
@@ -406,10 +406,10 @@ def test_a_younger_row_merges_into_one_that_was_sent_back(app: Flask) -> None:
 def test_of_older_rows_the_first_that_waits_stands_for_the_youngest(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
         for _ in range(4):
-            ask(app)
+            request_email(app)
         settle(app, claimed(app), Result.FAILED, reason="refused")
         clock.shift(1)
-        ask(app)
+        request_email(app)
         with app.app_context():
             assert merge(rows(app)[4], utcnow())
     assert [(row.created_at - NOON).total_seconds() for row in rows(app)] == [0, 1, 0, 0]
@@ -421,9 +421,9 @@ def test_of_older_rows_the_first_that_waits_stands_for_the_youngest(app: Flask) 
 def test_rows_that_come_to_nothing_are_counted(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False):
         for _ in range(2):
-            ask(app, kind="register")
+            request_email(app, kind="register")
             settle(app, claimed(app), Result.FAILED, reason="refused")
-        ask(app)
+        request_email(app)
         settle(app, claimed(app), Result.RETRY, reason="later")
     with time_machine.travel(NOON + timedelta(days=31), tick=False), app.app_context():
         outbox.purge_failed(timedelta(days=30))
@@ -433,7 +433,7 @@ def test_rows_that_come_to_nothing_are_counted(app: Flask) -> None:
 
 def test_a_row_that_failed_exactly_so_long_ago_is_not_purged(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app)
+        request_email(app)
         settle(app, claimed(app), Result.FAILED, reason="refused")
         clock.shift(timedelta(days=30))
         with app.app_context():

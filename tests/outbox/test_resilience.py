@@ -25,7 +25,7 @@ from pwreset.outbox import Outcome, Result, delivery, emails, queue
 from pwreset.outbox.outcomes import Effect
 from tests.support.app import Inbox, MakeApp, add_user
 from tests.support.databases import Database
-from tests.support.outbox import app_for, ask, deliver, event_kinds, merge, rows, users, wait_over
+from tests.support.outbox import app_for, deliver, end_waits, event_kinds, merge, request_email, rows, users
 from tests.support.pages import text_of
 from tests.support.passwords import PASSWORD
 from tests.support.scripted_smtp import CLOSE, RST, SILENT, USUAL, ScriptedServer, Step
@@ -41,7 +41,7 @@ def test_a_server_that_never_acknowledges_can_not_be_made_to_email_without_end(m
         app = app_for(make_app, server)
         alice = add_user(app, ALICE, PASSWORD)
         for _ in range(8):
-            ask(app, ALICE, RESET)
+            request_email(app, ALICE, RESET)
         deliver(app)
         assert len(server.received) == 1
     assert event_kinds(app, alice).count("mailed") == 1
@@ -50,7 +50,7 @@ def test_a_server_that_never_acknowledges_can_not_be_made_to_email_without_end(m
 
 @pytest.mark.parametrize(
     "answer",
-    [Step("25", then="cut"), Step("5", then="cut"), "no reply of SMTP", "99 Taken", "600 Taken"],
+    [Step("25", then="abort"), Step("5", then="abort"), "no reply of SMTP", "99 Taken", "600 Taken"],
     ids=["cut 25", "cut 5", "text", "99", "600"],
 )
 def test_a_malformed_reply_leaves_the_email_unsure_and_the_connection_unused(answer, make_app: MakeApp) -> None:
@@ -58,8 +58,8 @@ def test_a_malformed_reply_leaves_the_email_unsure_and_the_connection_unused(ans
     with ScriptedServer({"DOT": [answer, USUAL]}) as server:
         app = app_for(make_app, server)
         alice = add_user(app, ALICE, PASSWORD)
-        ask(app, ALICE, RESET)
-        ask(app, BOB)
+        request_email(app, ALICE, RESET)
+        request_email(app, BOB)
         assert deliver(app) == (2, None)
         assert server.connections == 2
     assert event_kinds(app, alice).count("mailed") == 1
@@ -70,7 +70,7 @@ def test_a_connection_that_is_reset_is_explained_in_plain_words(make_app: MakeAp
     """It shows in reading or in writing, as it happens."""
     with ScriptedServer({"CONNECT": RST}) as server:
         app = app_for(make_app, server)
-        ask(app)
+        request_email(app)
         assert deliver(app) == (0, "the mail server closed the connection")
     assert explain(ConnectionResetError(104, "Connection reset by peer")) == "the mail server closed the connection"
 
@@ -79,7 +79,7 @@ def test_an_email_that_was_certainly_not_accepted_releases_the_cooldown_slot(mak
     with ScriptedServer({"DATA": CLOSE}) as server:
         app = app_for(make_app, server)
         alice = add_user(app, ALICE, PASSWORD)
-        ask(app, ALICE, RESET)
+        request_email(app, ALICE, RESET)
         deliver(app)
         assert server.received == []
     assert "mailed" not in event_kinds(app, alice)
@@ -89,11 +89,11 @@ def test_strangers_who_register_an_address_do_not_use_up_its_owners_resets(app: 
     add_user(app, ALICE, PASSWORD)
     with time_machine.travel("2030-01-01T12:00:00Z", tick=False) as clock:
         for _ in range(6):
-            ask(app, ALICE, REGISTER)
+            request_email(app, ALICE, REGISTER)
             deliver(app)
             clock.shift(61)
         assert len(inbox.emails()) == 5
-        ask(app, ALICE, RESET)
+        request_email(app, ALICE, RESET)
         deliver(app)
         assert "set a new password" in text_of(inbox.emails()[-1])
         assert inbox.emails()[-1]["Subject"] == "Reset your password at localhost"
@@ -105,8 +105,8 @@ def test_an_email_with_a_sender_of_its_own_that_the_server_dies_of_blocks_nobody
 ) -> None:
     with ScriptedServer({"MAIL": [misbehaviour, "250 OK"]}) as server:
         app = app_for(make_app, server)
-        ask(app, ALICE, from_email="odd@example.net")
-        ask(app, BOB)
+        request_email(app, ALICE, from_email="odd@example.net")
+        request_email(app, BOB)
         assert deliver(app) == (2, None)
         assert len(server.received) == 1
     assert [(row.address, row.attempts) for row in rows(app)] == [(ALICE, 1)]
@@ -115,7 +115,7 @@ def test_an_email_with_a_sender_of_its_own_that_the_server_dies_of_blocks_nobody
 def test_a_request_that_merges_into_an_expiring_row_saves_it(app: Flask, inbox: Inbox) -> None:
     """One worker judges a row too old; before it deletes it, a new request has merged into it."""
     add_user(app, ALICE, PASSWORD)
-    ask(app, ALICE, RESET)
+    request_email(app, ALICE, RESET)
     with app.app_context():
         row = outbox.claim()
         assert row is not None
@@ -130,8 +130,8 @@ def test_a_request_that_merges_into_an_expiring_row_saves_it(app: Flask, inbox: 
 def test_a_request_does_not_merge_into_an_email_that_is_being_sent(app: Flask) -> None:
     """Its link may be dead by then: the account changed between writing it and the new request."""
     add_user(app, ALICE, PASSWORD)
-    ask(app, ALICE, RESET)
-    ask(app, ALICE, RESET)
+    request_email(app, ALICE, RESET)
+    request_email(app, ALICE, RESET)
     with app.app_context():
         first, second = outbox.claim(), outbox.claim()
         assert first is not None
@@ -141,7 +141,7 @@ def test_a_request_does_not_merge_into_an_email_that_is_being_sent(app: Flask) -
 
 
 def test_a_row_whose_lease_ran_out_is_released_when_it_is_deferred(app: Flask) -> None:
-    ask(app, ALICE, RESET)
+    request_email(app, ALICE, RESET)
     with app.app_context():
         row = outbox.claim()
         assert row is not None
@@ -154,17 +154,17 @@ def test_an_account_deleted_during_the_send_leaves_no_second_email(make_app: Mak
     with SMTPServer() as server:
         app = app_for(make_app, server)
         add_user(app, ALICE, PASSWORD)
-        ask(app, ALICE, RESET)
+        request_email(app, ALICE, RESET)
         write = emails.write
 
-        def write_and_delete(row, letter):
-            message = write(row, letter)
+        def write_and_delete(row, draft):
+            message = write(row, draft)
             db.session.execute(delete(User))
             return message
 
         monkeypatch.setattr("pwreset.outbox.delivery.emails.write", write_and_delete)
         deliver(app)
-        wait_over(app)
+        end_waits(app)
         deliver(app)
         assert len(server.messages) == 1
     assert rows(app) == []
@@ -173,11 +173,11 @@ def test_an_account_deleted_during_the_send_leaves_no_second_email(make_app: Mak
 def test_a_row_whose_template_raises_a_database_error_fails(app: Flask, inbox: Inbox, monkeypatch) -> None:
     from sqlalchemy.orm.exc import DetachedInstanceError
 
-    def fail(_row, _letter):
+    def fail(_row, _draft):
         raise DetachedInstanceError
 
     monkeypatch.setattr("pwreset.outbox.delivery.emails.write", fail)
-    ask(app, ALICE)
+    request_email(app, ALICE)
     deliver(app)
     assert [row.failure for row in rows(app)] == ["the email could not be written (DetachedInstanceError)"]
 
@@ -197,7 +197,7 @@ def test_what_a_teams_token_generator_writes_is_kept(make_app: MakeApp) -> None:
 
 def test_a_mailbox_that_can_not_be_written_loses_no_email(app: Flask, inbox: Inbox) -> None:
     add_user(app, ALICE, PASSWORD)
-    ask(app, ALICE, RESET)
+    request_email(app, ALICE, RESET)
     folder = Path(app.instance_path) / "mailbox"
     folder.write_text("a file where the folder should be")
     assert deliver(app) == (0, "the mailbox can't be written to (File exists)")
@@ -211,7 +211,7 @@ def test_an_account_that_waits_for_its_link_is_not_purged(app: Flask) -> None:
     with time_machine.travel("2030-01-01T12:00:00Z", tick=False) as clock:
         add_user(app, ALICE, None, registered=True)
         clock.shift(timedelta(days=8))
-        ask(app, ALICE, RESET)
+        request_email(app, ALICE, RESET)
         with app.app_context():
             assert accounts.purge_unfinished() == 0
 
@@ -228,7 +228,7 @@ def test_an_account_whose_link_was_printed_is_not_purged(app: Flask) -> None:
 def test_what_expired_is_counted_and_recorded_for_the_owner(app: Flask, inbox: Inbox) -> None:
     with time_machine.travel("2030-01-01T12:00:00Z", tick=False) as clock:
         alice = add_user(app, ALICE, PASSWORD)
-        ask(app, ALICE, RESET)
+        request_email(app, ALICE, RESET)
         clock.shift(timedelta(hours=25))
         deliver(app)
     assert event_kinds(app, alice) == ["expired"]
@@ -244,11 +244,11 @@ def test_requests_for_a_mailbox_that_was_full_merge_when_it_is_not(make_app: Mak
         app = app_for(make_app, server)
         add_user(app, ALICE, PASSWORD)
         for _ in range(8):
-            ask(app, ALICE, RESET)
+            request_email(app, ALICE, RESET)
         deliver(app)
         assert [row.attempts for row in rows(app)] == [1] * 8
         for _ in range(3):
-            wait_over(app)
+            end_waits(app)
             deliver(app)
         assert (len(server.messages), len(rows(app))) == (1, 1)  # and one waits for the next cooldown slot
 
@@ -261,7 +261,7 @@ def test_events_that_can_not_be_written_bring_no_second_copy(
     with SMTPServer() as server:
         app = app_for(make_app, server, OUTBOX_LEASE_SECONDS="1.1", EMAIL_DEADLINE="1", EMAIL_TIMEOUT="1")
         add_user(app, ALICE, PASSWORD)
-        ask(app, ALICE, RESET)
+        request_email(app, ALICE, RESET)
         assert deliver(app) == (1, None)
         assert rows(app) == []
         assert len(server.messages) == 1
@@ -280,7 +280,7 @@ def test_an_answer_to_the_commit_that_is_lost_leaves_one_event(make_app: MakeApp
     with SMTPServer() as server:
         app = app_for(make_app, server)
         alice = add_user(app, ALICE, PASSWORD)
-        ask(app, ALICE, RESET)
+        request_email(app, ALICE, RESET)
         assert deliver(app) == (1, None)
         assert len(server.messages) == 1
     assert event_kinds(app, alice) == ["requested", "mailed"]
@@ -301,7 +301,7 @@ def test_a_database_that_is_away_for_longer_than_a_lease_brings_no_second_copy(
     with SMTPServer() as server:
         app = app_for(make_app, server, OUTBOX_LEASE_SECONDS="1.1", EMAIL_DEADLINE="1", EMAIL_TIMEOUT="1")
         add_user(app, ALICE, PASSWORD)
-        ask(app, ALICE, RESET)
+        request_email(app, ALICE, RESET)
         server.data_reply = lambda: database.query("ALTER TABLE outbox RENAME TO hidden") and None
         with ThreadPoolExecutor(1) as pool:
             job = pool.submit(deliver, app)
@@ -318,7 +318,7 @@ def test_a_database_that_is_away_for_longer_than_a_lease_brings_no_second_copy(
 def test_every_yes_to_an_email_is_a_yes(reply: str, make_app: MakeApp) -> None:
     with ScriptedServer({"DOT": reply}) as server:
         app = app_for(make_app, server)
-        ask(app)
+        request_email(app)
         assert deliver(app) == (1, None)
         assert rows(app) == []
         assert len(server.received) == 1
@@ -327,7 +327,7 @@ def test_every_yes_to_an_email_is_a_yes(reply: str, make_app: MakeApp) -> None:
 def test_an_answer_without_end_is_no_refusal(make_app: MakeApp) -> None:
     with ScriptedServer({"DOT": "250 " + "x" * 9000}) as server:
         app = app_for(make_app, server)
-        ask(app)
+        request_email(app)
         deliver(app)
     assert [(row.attempts, row.failed_at, row.failure) for row in rows(app)] == [
         (1, None, "the mail server's reply was not valid")
@@ -340,7 +340,7 @@ def test_an_answer_without_end_is_no_refusal(make_app: MakeApp) -> None:
 def test_a_server_that_closes_the_connection_at_ehlo_charges_no_email(make_app: MakeApp) -> None:
     with ScriptedServer({"EHLO": [CLOSE, CLOSE, USUAL]}) as server:
         app = app_for(make_app, server)
-        ask(app, from_email="elsewhere@example.com")
+        request_email(app, from_email="elsewhere@example.com")
         assert deliver(app)[0] == 0
         assert [row.attempts for row in rows(app)] == [0]
         assert deliver(app)[0] == 0
@@ -350,8 +350,8 @@ def test_a_server_that_closes_the_connection_at_ehlo_charges_no_email(make_app: 
 def test_an_idle_connection_that_was_closed_charges_no_email(make_app: MakeApp) -> None:
     with ScriptedServer({"MAIL": [USUAL, CLOSE, USUAL]}) as server:
         app = app_for(make_app, server)
-        ask(app)
-        ask(app, BOB, from_email="elsewhere@example.com")
+        request_email(app)
+        request_email(app, BOB, from_email="elsewhere@example.com")
         assert deliver(app) == (2, None)
         assert rows(app) == []
         assert len(server.received) == 2
@@ -376,7 +376,7 @@ def deaf() -> Iterator[int]:
 def test_a_machine_that_does_not_answer_is_abandoned_in_time(make_app: MakeApp) -> None:
     with deaf() as port:
         app = make_app(EMAIL_HOST="localhost", EMAIL_PORT=port, EMAIL_FROM="accounts@example.com", EMAIL_TIMEOUT="0.5")
-        ask(app)
+        request_email(app)
         start = time.monotonic()
         done, problem = deliver(app)
     assert time.monotonic() - start < 3
@@ -397,7 +397,7 @@ def test_many_addresses_of_a_server_that_does_not_answer_are_abandoned_at_the_de
             EMAIL_TIMEOUT="0.4",
             EMAIL_DEADLINE="1",
         )
-        ask(app)
+        request_email(app)
         start = time.monotonic()
         done, problem = deliver(app)
     assert time.monotonic() - start < 3

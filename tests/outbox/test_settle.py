@@ -15,7 +15,7 @@ from pwreset.monitoring import counters
 from pwreset.outbox import EmailKind, Outcome, Result, cooldown
 from pwreset.outbox.cooldown import Slot
 from tests.support.clock import NOON
-from tests.support.outbox import ask, event_kinds, rows, users
+from tests.support.outbox import event_kinds, request_email, rows, users
 
 LATER = NOON + timedelta(minutes=1)
 
@@ -60,11 +60,11 @@ class Attempted:
 @pytest.fixture
 def attempted(app: Flask, alice: int) -> Attempted:
     with time_machine.travel(NOON, tick=False), app.app_context():
-        ask(app, kind="password_reset")
+        request_email(app, kind="password_reset")
         older = outbox.claim()
         assert older is not None
         outbox.settle(older, Outcome(Result.DEFERRED, until=LATER))
-        ask(app, kind="password_reset")
+        request_email(app, kind="password_reset")
         row = outbox.claim()
         assert row is not None
         user = accounts.find_by_id(alice)

@@ -20,7 +20,7 @@ from pwreset.outbox import Outcome, Result
 from pwreset.outbox.worker import Worker
 from tests.support.app import Inbox, MakeApp, add_user
 from tests.support.clock import NOON, waited_for
-from tests.support.outbox import addresses_of, app_for, ask, assert_uncharged, event_kinds, rows, users
+from tests.support.outbox import addresses_of, app_for, assert_uncharged, event_kinds, request_email, rows, users
 from tests.support.passwords import PASSWORD
 from tests.support.smtp import SMTPServer, in_turn
 
@@ -72,10 +72,10 @@ def monotonic(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_worker_delivers_what_was_there_and_what_comes_later(make_app: MakeApp) -> None:
     app = make_app(OUTBOX_POLL_SECONDS=0.05)
-    ask(app, "before@example.com")
+    request_email(app, "before@example.com")
     with running(app):
         assert emptied(app)
-        ask(app, "later@example.com")
+        request_email(app, "later@example.com")
         assert emptied(app)
     assert {mail["To"] for mail in Inbox(app).emails()} == {"before@example.com", "later@example.com"}
 
@@ -94,8 +94,8 @@ def test_a_stopping_worker_sends_the_email_in_progress_and_no_other(make_app: Ma
     with SMTPServer(latency=0.1) as server:
         app = app_for(make_app, server)
         server.rcpt_reply = reached.set  # returns None: the usual answer
-        ask(app, "first@example.com")
-        ask(app, "second@example.com")
+        request_email(app, "first@example.com")
+        request_email(app, "second@example.com")
         with running(app) as worker:
             assert reached.wait(5)
             worker.stop()
@@ -109,7 +109,7 @@ def test_a_worker_waits_for_the_setting_between_two_looks(make_app: MakeApp) -> 
 
 
 def test_a_database_error_ends_no_worker(app: Flask, caplog: pytest.LogCaptureFixture) -> None:
-    ask(app)
+    request_email(app)
     worker = Worker(app)
     with without_outbox(app):
         assert worker._pass() == 2
@@ -125,7 +125,7 @@ def test_a_running_worker_outlives_a_database_error(make_app: MakeApp, caplog: p
     with without_outbox(app), running(app):
         assert waited_for(lambda: "the database does not answer (" in caplog.text)
         execute(app, "ALTER TABLE away RENAME TO outbox")
-        ask(app)
+        request_email(app)
         assert emptied(app)
         execute(app, "ALTER TABLE outbox RENAME TO away")
 
@@ -133,13 +133,13 @@ def test_a_running_worker_outlives_a_database_error(make_app: MakeApp, caplog: p
 def test_a_failing_server_is_left_alone_longer_and_longer_up_to_30_s(make_app: MakeApp) -> None:
     with SMTPServer(mail_reply=in_turn(*["421 4.3.2 Closing"] * 6)) as server:
         app = app_for(make_app, server)
-        ask(app)
+        request_email(app)
         worker = Worker(app)
         assert [worker._pass() for _ in range(6)] == [2, 4, 8, 16, 30, 30]
         assert_uncharged(app)
         assert worker._pass() == 1
         assert len(server.messages) == 1
-        ask(app)
+        request_email(app)
         server.mail_reply = "421 4.3.2 Closing"
         assert worker._pass() == 2
 
@@ -157,7 +157,7 @@ def test_a_failing_server_is_warned_of_once_a_minute(
 ) -> None:
     with SMTPServer() as server:
         app = app_for(make_app, server)
-    ask(app)
+    request_email(app)
     worker = Worker(app)
     for seconds in (0, 30, 59.9):
         monotonic[0] = 1000 + seconds
@@ -207,7 +207,7 @@ def test_an_address_purged_may_register_again_under_another_id(app: Flask) -> No
 
 def test_failed_email_is_purged_after_30_days(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app)
+        request_email(app)
         with app.app_context():
             row = outbox.claim()
             assert row is not None
@@ -251,7 +251,7 @@ def test_the_purge_comes_once_an_hour(app: Flask, monotonic: list[float]) -> Non
 
 def test_rows_waiting_are_never_purged(app: Flask) -> None:
     with time_machine.travel(NOON, tick=False) as clock:
-        ask(app)
+        request_email(app)
         with app.app_context():
             row = outbox.claim()
             assert row is not None

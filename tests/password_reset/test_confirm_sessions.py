@@ -127,13 +127,13 @@ def test_a_used_link_ends_the_cooldown(visitor, inbox) -> None:
     """The minute between two emails is against strangers who ask; a used link shows that the owner read the mail."""
     visitor.submit("/register/", email="new@example.com")
     visitor.choose(link_in(inbox.deliver_one()), PASSWORD)
-    visitor.ask_for_reset("new@example.com")
+    visitor.request_reset("new@example.com")
     assert visitor.choose(link_in(inbox.deliver_one())).location == "/password-reset-complete/"
 
 
 def test_a_link_that_was_only_opened_leaves_the_minute_as_it_is(visitor, inbox) -> None:
     visitor.submit("/register/", email="new@example.com")
     visitor.open_link(link_in(inbox.deliver_one()))
-    visitor.ask_for_reset("new@example.com")
+    visitor.request_reset("new@example.com")
     inbox.deliver()
     assert (len(inbox.emails()), inbox.waiting()) == (1, 1)

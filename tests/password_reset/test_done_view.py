@@ -10,19 +10,19 @@ PATH = "/password-reset/done/"
 
 
 def test_page_repeats_the_address_typed_in_this_browser(visitor) -> None:
-    visitor.ask_for_reset("alcie@example.com")
+    visitor.request_reset("alcie@example.com")
     page = visitor.get(PATH)
     assert "<strong>alcie@example.com</strong>" in page.text
     assert "<title>Password reset sent · localhost</title>" in page.text
 
 
 def test_page_escapes_the_address(visitor) -> None:
-    visitor.ask_for_reset("o'hara&co@example.com")
+    visitor.request_reset("o'hara&co@example.com")
     assert "o&#39;hara&amp;co@example.com" in visitor.get(PATH).text
 
 
 def test_page_shows_another_browser_no_address(app, visitor) -> None:
-    visitor.ask_for_reset("alice@example.com")
+    visitor.request_reset("alice@example.com")
     page = Visitor(app).get(PATH)
     assert page.status_code == 200
     assert "alice@example.com" not in page.text
@@ -32,20 +32,20 @@ def test_page_is_the_same_for_a_known_and_an_unknown_address(app, alice) -> None
     pages = []
     for address in ("alice@example.com", "nobod@example.com"):
         visitor = Visitor(app)
-        visitor.ask_for_reset(address)
+        visitor.request_reset(address)
         pages.append(re.sub(r'value="[^"]*"', "", visitor.get(PATH).text.replace(address, "")))
     assert pages[0] == pages[1]
 
 
 def test_page_says_if_there_is_an_account_and_names_the_spam_folder(visitor) -> None:
-    visitor.ask_for_reset()
+    visitor.request_reset()
     text = visitor.get(PATH).text
     assert "If there is an account for" in text
     assert "spam folder" in text
 
 
 def test_page_sends_the_same_email_again(visitor, alice, inbox) -> None:
-    visitor.ask_for_reset()
+    visitor.request_reset()
     inbox.deliver()
     inbox.let_a_minute_pass()
     page = visitor.get(PATH)
@@ -62,5 +62,5 @@ def test_page_says_where_email_is_kept_on_this_machine(visitor) -> None:
 def test_template_sees_title_address_and_extra_context(mount, visitor) -> None:
     template = {"own.html": "{{ title }}|{{ email }}|{{ motto }}"}
     mount(PasswordResetDoneView, template, template_name="own.html", title="Sent", extra_context={"motto": "calm"})
-    visitor.ask_for_reset()
+    visitor.request_reset()
     assert visitor.get("/custom/").text == "Sent|alice@example.com|calm"

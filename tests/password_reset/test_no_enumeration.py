@@ -35,7 +35,7 @@ def people(app: Flask, inbox) -> None:
         db.session.execute(update(User).where(User.email == OTHERS["deactivated"]).values(is_active=False))
         db.session.commit()
     assert Visitor(app).log_in(OTHERS["signed_in_elsewhere"]).status_code == 302
-    Visitor(app).ask_for_reset(OTHERS["just_mailed"])
+    Visitor(app).request_reset(OTHERS["just_mailed"])
     inbox.deliver_one()
 
 

@@ -46,12 +46,12 @@ def test_address_field_tells_browsers_what_it_is_for(visitor) -> None:
 
 
 def test_asking_leads_to_the_done_page(visitor, alice) -> None:
-    answer = visitor.ask_for_reset()
+    answer = visitor.request_reset()
     assert (answer.status_code, answer.location) == (302, "/password-reset/done/")
 
 
 def test_asking_emails_the_account_one_link(visitor, alice, inbox) -> None:
-    visitor.ask_for_reset()
+    visitor.request_reset()
     mail = inbox.deliver_one()
     assert (mail["To"], mail["From"]) == ("alice@example.com", "noreply@localhost")
     assert mail["Subject"] == "Reset your password at localhost"
@@ -59,7 +59,7 @@ def test_asking_emails_the_account_one_link(visitor, alice, inbox) -> None:
 
 
 def test_email_has_a_text_part_before_its_html_part(visitor, alice, inbox) -> None:
-    visitor.ask_for_reset()
+    visitor.request_reset()
     text, html = inbox.deliver_one().iter_parts()
     assert (text.get_content_type(), html.get_content_type()) == ("text/plain", "text/html")
     assert "<html" not in text.get_content()
@@ -67,12 +67,12 @@ def test_email_has_a_text_part_before_its_html_part(visitor, alice, inbox) -> No
 
 
 def test_asking_sends_nothing_by_itself(visitor, alice, inbox) -> None:
-    visitor.ask_for_reset()
+    visitor.request_reset()
     assert (inbox.waiting(), inbox.emails()) == (1, [])
 
 
 def test_unknown_address_gets_the_same_answer_and_no_email(visitor, inbox) -> None:
-    answer = visitor.ask_for_reset("nobody@example.com")
+    answer = visitor.request_reset("nobody@example.com")
     assert (answer.status_code, answer.location) == (302, "/password-reset/done/")
     assert mailed_to(inbox) == []
     assert inbox.waiting() == 0
@@ -82,7 +82,7 @@ def test_deactivated_account_gets_no_email(app, visitor, alice, inbox) -> None:
     with app.app_context():
         accounts.set_active(accounts.find_by_id(alice), active=False)
         db.session.commit()
-    visitor.ask_for_reset()
+    visitor.request_reset()
     assert mailed_to(inbox) == []
 
 
@@ -97,7 +97,7 @@ def test_account_without_a_password_may_set_one_by_a_reset(app, visitor, inbox) 
     "typed", ["ALICE@EXAMPLE.COM", " alice@example.com ", "Alice@Example.com", "ａlice@example.com"]
 )
 def test_address_is_found_in_another_spelling_and_emailed_as_stored(typed, visitor, alice, inbox) -> None:
-    visitor.ask_for_reset(typed)
+    visitor.request_reset(typed)
     assert mailed_to(inbox) == ["alice@example.com"]
 
 
@@ -108,7 +108,7 @@ def test_of_two_addresses_that_look_alike_only_the_one_typed_is_emailed(one, oth
     """The dotless i becomes an I when upper-cased, as in CVE-2019-19844."""
     for address in (one, other):
         add_user(app, address, PASSWORD)
-    visitor.ask_for_reset(other)
+    visitor.request_reset(other)
     inbox.deliver()
     assert [other in text_of(mail) for mail in inbox.emails()] == [True]
 
@@ -118,7 +118,7 @@ def test_of_two_addresses_that_look_alike_only_the_one_typed_is_emailed(one, oth
 )
 def test_address_that_only_looks_like_an_account_is_not_emailed(stored, typed, app, visitor, inbox) -> None:
     add_user(app, stored, PASSWORD)
-    visitor.ask_for_reset(typed)
+    visitor.request_reset(typed)
     assert mailed_to(inbox) == []
 
 
@@ -145,7 +145,7 @@ def test_address_that_only_looks_like_an_account_is_not_emailed(stored, typed, a
     ],
 )
 def test_what_is_no_address_is_refused_on_the_page(typed, visitor, inbox) -> None:
-    page = visitor.ask_for_reset(typed)
+    page = visitor.request_reset(typed)
     assert page.status_code == 200
     assert "<title>Error: Password reset" in page.text
     assert 'id="email_error"' in page.text
@@ -183,7 +183,7 @@ def test_header_of_a_proxy_chooses_no_link(header, visitor, alice, inbox) -> Non
 
 def test_somebody_signed_in_may_ask_too(visitor, alice, inbox) -> None:
     visitor.log_in()
-    visitor.ask_for_reset()
+    visitor.request_reset()
     assert mailed_to(inbox) == ["alice@example.com"]
 
 
@@ -198,7 +198,7 @@ def test_path_without_its_slash_leads_to_the_page(visitor) -> None:
 
 def test_a_repeated_request_shows_the_same_page_for_every_address(visitor, alice) -> None:
     def said(address: str) -> bool:
-        visitor.ask_for_reset(address)
+        visitor.request_reset(address)
         return "You asked again." in visitor.get("/password-reset/done/").text
 
     assert [said(f"{name}@example.com") for name in ("alice", "alice", "nobody", "nobody", "alice")] == [
@@ -397,7 +397,7 @@ def test_generator_given_to_create_app_makes_and_checks_the_links(make_app) -> N
     app = make_app(token_generator=WithMotto())
     user_id = add_user(app, "alice@example.com", PASSWORD)
     visitor, inbox = Visitor(app), Inbox(app)
-    visitor.ask_for_reset()
+    visitor.request_reset()
     mail = inbox.deliver_one()
     token = link_in(mail).rpartition("/")[2]
     with app.app_context():
@@ -416,7 +416,7 @@ def test_generator_that_replaces_check_token_decides_which_links_open(make_app) 
     app = make_app(token_generator=Refusing())
     add_user(app, "alice@example.com", PASSWORD)
     visitor = Visitor(app)
-    visitor.ask_for_reset()
+    visitor.request_reset()
     assert "<form" not in visitor.open_link(link_in(Inbox(app).deliver_one())).text
 
 

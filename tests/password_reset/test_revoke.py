@@ -206,11 +206,11 @@ def test_after_cancelling_the_owner_need_not_wait_for_a_strangers_five_emails(
     for _ in range(5):
         inbox.reset_link()
     inbox.let_a_minute_pass()
-    Visitor(app).ask_for_reset()
+    Visitor(app).request_reset()
     inbox.deliver()
     assert inbox.waiting() == 1
     press(app, links_in(inbox.emails()[-1])[1])
-    Visitor(app).ask_for_reset()
+    Visitor(app).request_reset()
     assert links_in(inbox.deliver_one())
 
 

@@ -53,7 +53,7 @@ def run(command: str) -> None:
 def test_what_was_there_at_the_backup_is_there_after_the_restore(make_app: MakeApp, instance: Instance, engine: str):
     app = make_app()
     add_user(app, "alice@example.com", PASSWORD)
-    Visitor(app).ask_for_reset()
+    Visitor(app).request_reset()
     backups = instance.folder / "backups"
     backups.mkdir()
     backup, *restore = commands(engine, instance)

@@ -30,7 +30,7 @@ from tests.support.smtp import SMTPServer
 pytestmark = on_postgresql
 
 SHORT_LEASE = {"OUTBOX_LEASE_SECONDS": 6, "EMAIL_DEADLINE": 5, "EMAIL_TIMEOUT": 5}
-NO_MAIL = "No email is sent"
+NO_EMAIL_IS_SENT = "No email is sent"
 # Not a mock: at its end it only says what was imported.
 TELL_IMPORTS = """
 import atexit, sys
@@ -77,7 +77,7 @@ class People:
     def __init__(self, make_app: MakeApp) -> None:
         self.app, self.number = make_app(), 0
 
-    def ask(self, count: int) -> list[str]:
+    def request_resets(self, count: int) -> list[str]:
         """Let so many new accounts ask for a reset, one after the other."""
         people = [f"person-{self.number + number:03}@example.com" for number in range(count)]
         self.number += count
@@ -172,10 +172,10 @@ def test_the_broker_holds_one_task_without_address_or_token_however_many_ask_and
 ):
     with SMTPServer() as mail_server:
         settings = {"CELERY_BROKER_URL": broker.url, "EMAIL_PORT": mail_server.port}
-        asked = people.ask(3)
+        asked = people.request_resets(3)
         beats = [serve(CeleryBeat, visit=False, **settings) for _ in range(2)]
         until(lambda: all(beat.ready() for beat in beats), "both to start")
-        asked += people.ask(3)
+        asked += people.request_resets(3)
         time.sleep(3.5)  # a task a second from each
         assert broker.waiting_tasks() <= 2  # both may have sent one at once
         everything = b"".join(broker.contents())
@@ -198,11 +198,11 @@ def test_a_task_says_the_same_whatever_waits(instance: Instance, serve: Serve, r
         beat = serve(CeleryBeat, CELERY_BROKER_URL=redis.url)
         until(redis.waiting_tasks, "a task")
         beat.kill9()
-        task: dict[str, object] = json.loads(redis.say("LPOP", "pwreset.deliver"))
+        task: dict[str, object] = json.loads(redis.execute("LPOP", "pwreset.deliver"))
         return {name: re.sub(r"[0-9a-f-]{36}|gen\d+@", "", repr(part)) for name, part in task.items()}
 
     before = task_of_a_new_beat()
-    people.ask(2)
+    people.request_resets(2)
     assert task_of_a_new_beat() == before
 
 
@@ -211,7 +211,7 @@ def test_beat_sends_a_task_within_a_second_or_so_of_the_one_before(instance: Ins
     until(redis.waiting_tasks, "the first task")
     pauses = []
     for _ in range(5):
-        redis.say("LPOP", "pwreset.deliver")
+        redis.execute("LPOP", "pwreset.deliver")
         before = time.monotonic()
         until(redis.waiting_tasks, "the next task")
         pauses.append(time.monotonic() - before)
@@ -223,7 +223,7 @@ def test_beat_sends_a_task_within_a_second_or_so_of_the_one_before(instance: Ins
 
 
 def test_several_workers_send_each_of_many_mails_once(instance: Instance, serve: Serve, redis: Redis, people: People):
-    asked = people.ask(200)
+    asked = people.request_resets(200)
     with SMTPServer() as mail_server:
         first = run_celery(serve, redis, mail_server.port)
         second = serve(CeleryWorker, CELERY_BROKER_URL=redis.url, EMAIL_PORT=mail_server.port)
@@ -238,7 +238,7 @@ def test_a_pool_process_killed_in_a_send_is_replaced_and_the_mail_comes_again_wh
     with ScriptedServer({"DATA": [SILENT, USUAL]}) as mail_server:
         worker = run_celery(serve, redis, mail_server.port, "--concurrency", "1", clean_log=False, **SHORT_LEASE)
         (child,) = set(worker.processes()) - {worker.pid}
-        people.ask(2)
+        people.request_resets(2)
         mail_server.wait_for_stage("DATA", timeout=PATIENCE)
         os.kill(child, signal.SIGKILL)
         until(lambda: len(mail_server.received) >= 1, "the mail that nobody had claimed")
@@ -262,7 +262,7 @@ def test_a_pool_process_killed_in_a_send_is_replaced_and_the_mail_comes_again_wh
 def test_the_mail_under_way_is_sent_once_and_the_next_worker_sends_the_rest_at_once(
     instance: Instance, serve: Serve, redis: Redis, people: People, stop, status
 ):
-    asked = people.ask(3)
+    asked = people.request_resets(3)
     with HoldingServer() as mail_server:
         worker = run_celery(serve, redis, mail_server.port, "--concurrency", "1")
         mail_server.wait_for_a_mail_under_way()
@@ -321,10 +321,10 @@ def test_what_is_no_task_does_not_end_a_worker(
     with SMTPServer() as mail_server:
         worker = run_celery(serve, redis, mail_server.port, clean_log=False)
         until(worker.ready, "a worker that waits for tasks")
-        redis.say("LPUSH", "pwreset.deliver", message)
+        redis.execute("LPUSH", "pwreset.deliver", message)
         until(lambda: "Traceback" in worker.log() or "rror" in worker.log(), "a worker that has met it")
         for number in (1, 2):
-            people.ask(1)
+            people.request_resets(1)
             mail_server.wait_for(number, timeout=PATIENCE)
         instance.wait_until_all_is_sent()
 
@@ -351,26 +351,26 @@ def test_a_broker_that_repeats_the_password_does_not_get_it_into_a_log(instance:
 def test_a_mail_server_that_is_away_is_told_of_once_by_each_process_and_all_mail_waits_uncharged(
     instance: Instance, serve: Serve, redis: Redis, people: People
 ):
-    people.ask(3)
+    people.request_resets(3)
     with ScriptedServer({"CONNECT": ["421 4.3.2 Not now"] * 3 + [USUAL]}) as mail_server:
         worker = run_celery(serve, redis, mail_server.port)
         until(lambda: mail_server.stages.count("CONNECT") >= 2, "some tries")
         assert instance.query("SELECT attempts, count(*) FROM outbox GROUP BY attempts") == [(0, 3)]
         instance.wait_until_all_is_sent()
         assert len(mail_server.received) == 3
-        assert 1 <= worker.log().count(NO_MAIL) <= 2
+        assert 1 <= worker.log().count(NO_EMAIL_IS_SENT) <= 2
 
 
 def test_a_database_that_is_away_at_the_start_is_waited_for(
     instance: Instance, serve: Serve, redis: Redis, people: People
 ):
-    people.ask(1)
+    people.request_resets(1)
     people.app.extensions["pwreset"].rejected_requests.write()
-    instance.database.take_away()
+    instance.database.make_unreachable()
     with SMTPServer() as mail_server:
         worker = run_celery(serve, redis, mail_server.port)
-        until(lambda: NO_MAIL in worker.log(), "a warning that the database is away")
-        instance.database.bring_back()
+        until(lambda: NO_EMAIL_IS_SENT in worker.log(), "a warning that the database is away")
+        instance.database.make_reachable()
         mail_server.wait_for(1, timeout=PATIENCE)
         assert "The database does not answer" in worker.log()
 
@@ -398,7 +398,7 @@ def test_a_start_with_something_missing_ends_at_once_with_one_sentence(
 def test_with_log_format_json_every_line_of_the_worker_and_beat_but_the_banner_is_an_object(
     instance: Instance, serve: Serve, redis: Redis, people: People
 ):
-    people.ask(1)
+    people.request_resets(1)
     with SMTPServer() as mail_server:
         worker = run_celery(serve, redis, mail_server.port, LOG_FORMAT="json")
         until(lambda: "Email 1 (password_reset) sent" in worker.log(), "the worker's own line")

@@ -16,7 +16,7 @@ from tests.support.servers import Browser, FlaskRun, copy_of_the_project
 pytestmark = on_sqlite  # test_stopping.py runs it on both
 
 
-def ask_for_reset(server, email="alice@example.com"):
+def request_reset(server, email="alice@example.com"):
     page = Browser(server).submit("/password-reset/", email=email)
     assert (page.status, page.headers["Location"]) == (302, "/password-reset/done/")
 
@@ -27,7 +27,7 @@ def test_a_reset_asked_for_is_emailed_within_seconds_by_exactly_one_worker_while
 ):
     add_user(make_app(), "alice@example.com", "seven green lanterns drift")
     server = serve(FlaskRun, *options, PYTHONPATH=observer, OUTBOX_POLL_SECONDS=None)
-    ask_for_reset(server)
+    request_reset(server)
     asked = time.monotonic()
     mail = instance.wait_for_emails(1)
     assert time.monotonic() - asked < 20

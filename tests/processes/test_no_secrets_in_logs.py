@@ -10,7 +10,7 @@ import pytest
 from tests.support.app import MakeApp, add_user
 from tests.support.clock import PATIENCE
 from tests.support.instance import Instance, Serve
-from tests.support.outbox import ask
+from tests.support.outbox import request_email
 from tests.support.pages import link_in, path_of
 from tests.support.servers import Browser, FlaskRun, Gunicorn, Server
 from tests.support.smtp import SMTPServer
@@ -57,7 +57,7 @@ def test_a_worker_of_its_own_prints_json_without_a_secret(make_app: MakeApp, ins
     add_user(app, ADDRESS, FIRST)
     with SMTPServer() as mail_server:
         relay = {"EMAIL_HOST": "localhost", "EMAIL_PORT": mail_server.port, "EMAIL_FROM": "accounts@example.com"}
-        ask(app, ADDRESS, "password_reset")
+        request_email(app, ADDRESS, "password_reset")
         drained = instance.run("-m", "flask", "outbox", "drain", LOG_FORMAT="json", **relay)
         token = link_in(mail_server.wait_for(1)[0].message).rpartition("/")[2]
     *lines, last = drained.stdout.splitlines() + drained.stderr.splitlines()

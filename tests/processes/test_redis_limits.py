@@ -45,11 +45,11 @@ def served_by(worker: int, server: Server) -> Iterator[None]:
 def use_redis_again(server: Server, redis: RedisServer) -> None:
     """Post to each process until it counts in Redis: from time to time a request finds out whether it is back."""
     for worker in workers(server):
-        redis.say("FLUSHALL")
+        redis.execute("FLUSHALL")
         with served_by(worker, server):
             browser = Browser(server)
             until(lambda b=browser: posts(b, "/register/", 1) and redis.counts(), "Redis to be used again")
-    redis.say("FLUSHALL")
+    redis.execute("FLUSHALL")
 
 
 def posts(browser: Browser, path: str, times: int) -> list[int]:

@@ -15,14 +15,14 @@ FREE_FAILURES, FIRST_WAIT, LONGEST_WAIT = 1, 120, 900
 
 @dataclass(eq=False)
 class Account:
-    """An address, and what became of it.
+    """An address and its account.
 
     Args:
         email: as it is stored.
-        password: what its owner types; None where there is none, or none that anybody knows.
-        former: the last one before it that anybody knew.
-        has_password: whether one was ever chosen.
-        security_stamp: how often everything was ended.
+        password: what its owner types; None if there is no password, or nobody knows it.
+        former: the last known password before it.
+        has_password: whether a password was ever chosen.
+        security_stamp: how often all sessions and links were revoked.
         passwords: how often the password was changed.
         logins: how often somebody logged in.
     """
@@ -39,25 +39,25 @@ class Account:
 
     @property
     def state(self) -> tuple[int, int, int]:
-        """What ends links by changing."""
+        """The state whose change ends links."""
         return self.security_stamp, self.passwords, self.logins
 
     def takes(self, password: str) -> bool:
-        """Whether somebody who types this is logged in."""
+        """Whether this password logs its owner in."""
         return self.exists and self.is_active and self.has_password and self.password == password
 
     def end_all(self) -> None:
-        """End every session, and every link but those that say "This wasn't me"."""
+        """End every session, and every link except the "This wasn't me" links."""
         self.security_stamp += 1
 
     def change_password(self, password: str | None) -> None:
-        """Change it; None to one that nobody knows."""
+        """Change the password; None stands for one that nobody knows."""
         self.former, self.password, self.has_password = self.password or self.former, password, True
         self.passwords += 1
         self.end_all()
 
     def switch(self, *, active: bool) -> None:
-        """Switch it on or off."""
+        """Activate or deactivate the account."""
         self.is_active = active
         self.end_all()
 
@@ -77,12 +77,12 @@ class Link:
 
     @property
     def ends_at(self) -> float:
-        """When its time is over."""
+        """When it expires."""
         return self.made_at + LIFETIMES[self.purpose]
 
     @property
     def is_authentic(self) -> bool:
-        """Whether it would open its page, were there no time."""
+        """Whether it would open its page if it could not expire."""
         return self.account.is_active and (self.purpose in WASNT_ME or self.state == self.account.state)
 
     @property
@@ -93,7 +93,7 @@ class Link:
 
 @dataclass(eq=False)
 class Session:
-    """Somebody who is logged in, in one browser or in several that share its cookie."""
+    """A login, in one browser or in several that share its cookie."""
 
     account: Account
     ended: bool = False
@@ -104,7 +104,7 @@ class Session:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still counts."""
+        """Whether it is still valid."""
         return not self.ended and self.account.is_active and self.security_stamp == self.account.security_stamp
 
 
@@ -116,11 +116,11 @@ class Failures:
 
     @property
     def moments(self) -> list[float]:
-        """When something will be different by itself."""
+        """The times at which a wait or a failure ends."""
         return [moment for _, failed_at, until in self._known.values() for moment in (until, failed_at + DAY)]
 
     def must_wait(self, account: Account, network: str) -> bool:
-        """Whether a try now is not looked at; otherwise it counts as one that failed."""
+        """Whether an attempt is rejected now; if not, it is counted as a failure."""
         now = time.time()
         number, failed_at, until = self._known.get((account, network), (0, now, now))
         if until > now:
@@ -131,29 +131,29 @@ class Failures:
         return False
 
     def forget(self, account: Account, network: str | None = None) -> None:
-        """Take back what failed from one network, or from all."""
+        """Delete the failures from one network, or from all."""
         for known in [key for key in self._known if key[0] is account and network in {None, key[1]}]:
             del self._known[known]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """An email somebody asked for: a `reset`, a `registration`, or a `notice` that nobody asked for by that name."""
+class EmailRequest:
+    """A request for an email: a `reset`, a `registration`, or a `notice`, which another action causes."""
 
     kind: str
     account: Account
     address: str
-    asked_at: float = field(default_factory=time.time)
+    requested_at: float = field(default_factory=time.time)
 
     @property
     def ends_at(self) -> float:
-        """From when on it comes too late to be sent."""
-        return self.asked_at + (7 * DAY if self.kind == "notice" else DAY)
+        """When the request expires."""
+        return self.requested_at + (7 * DAY if self.kind == "notice" else DAY)
 
 
 @dataclass
-class Post:
-    """An email that has to come: at least once, and at most as often as it was asked for."""
+class ExpectedEmail:
+    """An email that must be sent: at least once, and at most as often as it was requested."""
 
     account: Account
     purposes: tuple[str, ...]
@@ -161,29 +161,29 @@ class Post:
     at_least: int = 1
 
 
-def posts_for(waiting: list[Asked]) -> list[Post]:
-    """Return what comes of all that waits, in order, and let accounts come to be by it."""
-    posts: dict[tuple[str, Account], Post] = {}
-    for asked in waiting:
-        account = asked.account
-        if asked.ends_at < time.time():
+def expected_emails(waiting: list[EmailRequest]) -> list[ExpectedEmail]:
+    """Return the emails for all requests, in order, and create the accounts of registrations."""
+    expected: dict[tuple[str, Account], ExpectedEmail] = {}
+    for request in waiting:
+        account = request.account
+        if request.ends_at < time.time():
             continue
-        if asked.kind == "registration" and not account.exists:
-            account.exists, account.email = True, asked.address
-        if asked.kind != "notice" and not (account.exists and account.is_active):
+        if request.kind == "registration" and not account.exists:
+            account.exists, account.email = True, request.address
+        if request.kind != "notice" and not (account.exists and account.is_active):
             continue
-        if (asked.kind, account) in posts:
-            post = posts[asked.kind, account]
-            post.at_most += 1
-            post.at_least += asked.kind == "notice"  # two of these never become one
+        if (request.kind, account) in expected:
+            email = expected[request.kind, account]
+            email.at_most += 1
+            email.at_least += request.kind == "notice"  # notices are never merged
         else:
-            posts[asked.kind, account] = Post(account, _purposes(asked))
-    return list(posts.values())
+            expected[request.kind, account] = ExpectedEmail(account, _purposes(request))
+    return list(expected.values())
 
 
-def _purposes(asked: Asked) -> tuple[str, ...]:
-    if asked.kind == "reset":
+def _purposes(request: EmailRequest) -> tuple[str, ...]:
+    if request.kind == "reset":
         return "reset", "cancel"
-    if asked.kind == "notice":
-        return ("notice",) if asked.account.is_active else ()
-    return () if asked.account.has_password else ("invite",)
+    if request.kind == "notice":
+        return ("notice",) if request.account.is_active else ()
+    return () if request.account.has_password else ("invite",)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pwreset.outbox.delivery import deliver_pending
-from tests.support.account_model import WASNT_ME, Account, Asked, Failures, Link, Session, posts_for
+from tests.support.account_model import WASNT_ME, Account, EmailRequest, Failures, Link, Session, expected_emails
 from tests.support.app import Visitor
 from tests.support.databases import Database
 from tests.support.pages import csrf_token, path_of
@@ -84,7 +84,7 @@ class Story(RuleBasedStateMachine):
         self.accounts = [Account(f"{name}@example.com") for name in ("ann", "ben", "cat")]
         self.devices = [Device(app, f"10.0.0.{number}") for number in (1, 2, 3)]
         self.links: list[Link] = []
-        self.waiting: list[Asked] = []
+        self.waiting: list[EmailRequest] = []
         self.failures = Failures()
         self.rows: dict[str, tuple[Any, ...]] = {}
 
@@ -102,11 +102,11 @@ class Story(RuleBasedStateMachine):
 
     @rule(device=indices, account=indices, loud=st.booleans())
     def registers(self, device: int, account: int, loud: bool) -> None:
-        self._asks(self.devices[device], "/register/", Asked("registration", *self._typed(account, loud)))
+        self._requests(self.devices[device], "/register/", EmailRequest("registration", *self._typed(account, loud)))
 
     @rule(device=indices, account=indices, loud=st.booleans())
-    def asks_for_a_reset(self, device: int, account: int, loud: bool) -> None:
-        self._asks(self.devices[device], "/password-reset/", Asked("reset", *self._typed(account, loud)))
+    def requests_a_reset(self, device: int, account: int, loud: bool) -> None:
+        self._requests(self.devices[device], "/password-reset/", EmailRequest("reset", *self._typed(account, loud)))
 
     @rule(device=indices, account=indices, loud=st.booleans(), password=passwords, forged=rarely)
     def logs_in(self, device: int, account: int, loud: bool, password: str, forged: bool) -> None:
@@ -158,7 +158,7 @@ class Story(RuleBasedStateMachine):
             assert (answer.status_code, answer.location) == (302, "/password-change/done/")
             self._has_a_new_password(account, new)
             browser.sees(Session(account))
-            self.waiting.append(Asked("notice", account, account.email))
+            self.waiting.append(EmailRequest("notice", account, account.email))
         else:
             assert answer.status_code == 200
             if account.takes(old):
@@ -210,7 +210,7 @@ class Story(RuleBasedStateMachine):
             self._has_a_new_password(link.account, password)
             browser.sees(None)
             if opened.purpose == "reset":
-                self.waiting.append(Asked("notice", link.account, link.account.email))
+                self.waiting.append(EmailRequest("notice", link.account, link.account.email))
 
     @precondition(lambda self: self.links)
     @rule(device=indices, number=st.integers(0, 7), forged=rarely)
@@ -231,7 +231,7 @@ class Story(RuleBasedStateMachine):
             account.end_all()
         elif may:
             self._has_a_new_password(account, None)
-            self.waiting.append(Asked("reset", account, account.email))
+            self.waiting.append(EmailRequest("reset", account, account.email))
 
     # --- at the console
 
@@ -249,7 +249,7 @@ class Story(RuleBasedStateMachine):
         assert (done.exit_code == 0) == (who.exists and who.is_active)
         if done.exit_code == 0:
             self._has_a_new_password(who, password)
-            self.waiting.append(Asked("notice", who, who.email))
+            self.waiting.append(EmailRequest("notice", who, who.email))
 
     @rule(account=indices)
     def gets_a_link_from_the_operator(self, account: int) -> None:
@@ -263,12 +263,12 @@ class Story(RuleBasedStateMachine):
 
     @precondition(lambda self: self.waiting)
     @rule()
-    def mail_is_delivered(self) -> None:
-        posts = posts_for(self.waiting)
+    def email_is_delivered(self) -> None:
+        expected = expected_emails(self.waiting)
         self.waiting, came = [], self._deliver()
-        assert came.keys() == {(post.account, post.purposes) for post in posts}
-        for post in posts:
-            assert post.at_least <= came[post.account, post.purposes] <= post.at_most
+        assert came.keys() == {(email.account, email.purposes) for email in expected}
+        for email in expected:
+            assert email.at_least <= came[email.account, email.purposes] <= email.at_most
 
     @rule(seconds=st.sampled_from(MOMENTS))
     def time_passes(self, seconds: int) -> None:
@@ -323,14 +323,14 @@ class Story(RuleBasedStateMachine):
     def _link(self, number: int) -> Link:
         return self.links[-1 - number % len(self.links)]
 
-    def _asks(self, browser: Device, path: str, asked: Asked) -> None:
+    def _requests(self, browser: Device, path: str, request: EmailRequest) -> None:
         signed_in = browser.account is not None
-        answer = self._post(browser, path, forged=False, email=asked.address)
-        if signed_in and asked.kind == "registration":
+        answer = self._post(browser, path, forged=False, email=request.address)
+        if signed_in and request.kind == "registration":
             assert (answer.status_code, answer.location) == (302, "/account/")
         else:
             assert (answer.status_code, answer.location) == (302, f"{path}done/")
-            self.waiting.append(asked)
+            self.waiting.append(request)
 
     def _tries_to_log_in(self, browser: Device, account: Account, address: str, password: str) -> None:
         answer = self._post(browser, LOGIN, forged=False, email=address, password=password)
@@ -359,8 +359,8 @@ class Story(RuleBasedStateMachine):
         if not link.is_alive:
             assert answer.status_code == 200
             assert "<form" not in answer.text
-            said = "This link has expired." if link.is_authentic else "This link is no longer valid."
-            assert said in answer.text
+            message = "This link has expired." if link.is_authentic else "This link is no longer valid."
+            assert message in answer.text
         elif link.purpose in WASNT_ME:
             assert answer.status_code == 200
             assert "<form" in answer.text

@@ -15,7 +15,7 @@ from tests.support.tables import Tables
 from tests.support.visitors import Answer
 
 SOON = 1.0  # seconds
-# As `pwreset/redaction.py` knows it: six characters of time, a dot, 43 of signature.
+# The format in `pwreset/logs.py`: six characters of time, a dot, 43 of signature.
 TOKEN = re.compile(r"[A-Za-z0-9_-]{6,7}\.([A-Za-z0-9_-]{43})")
 LINK = re.compile(r"/password-reset-confirm/\S+")
 ENDS = ("merged", "expired", "refused")
@@ -27,10 +27,10 @@ class Late(AssertionError):
 
 
 def assert_answered_soon(answers: Iterable[Answer], soon: float) -> None:
-    """Everybody was answered in less than so many seconds.
+    """Assert that every answer took less than `soon` seconds.
 
     Raises:
-        Late: where somebody was not.
+        Late: an answer took longer.
     """
     slowest = max(answer.seconds for answer in answers)
     if slowest >= soon:
@@ -39,7 +39,7 @@ def assert_answered_soon(answers: Iterable[Answer], soon: float) -> None:
 
 
 def assert_answered_alike(answers: Iterable[Answer], statuses: Collection[int]) -> None:
-    """No answer tells whether an address has an account, and each has a status that is allowed."""
+    """Assert that no answer reveals whether an address has an account, and that each status is allowed."""
     odd = [answer for answer in answers if answer.status not in statuses]
     assert not odd, f"not answered with {statuses}: {odd[:3]}"
     known = {(answer.status, answer.shape) for answer in answers if answer.known}
@@ -50,12 +50,12 @@ def assert_answered_alike(answers: Iterable[Answer], statuses: Collection[int]) 
 
 def kept_by(server: ScriptedServer) -> list[tuple[str, str]]:
     """Return address and Message-ID of every email that the server kept, in order."""
-    return [(str(letter["To"]), str(letter["Message-ID"])) for letter, _ in letters_kept_by(server)]
+    return [(str(email["To"]), str(email["Message-ID"])) for email, _ in emails_kept_by(server)]
 
 
-def letters_kept_by(server: ScriptedServer) -> list[tuple[EmailMessage, float]]:
-    """Return every email that the server kept, taken apart, and when it came; the oldest first."""
-    kept = [mail for mail in list(server.mails) if mail.kept]
+def emails_kept_by(server: ScriptedServer) -> list[tuple[EmailMessage, float]]:
+    """Return every email that the server kept, parsed, and when it arrived; the oldest first."""
+    kept = [mail for mail in list(server.emails) if mail.kept]
     return [(message_from_bytes(mail.content, policy=policy.default), mail.at) for mail in kept]
 
 
@@ -68,19 +68,19 @@ def assert_accounted_for(answers: Iterable[Answer], server: ScriptedServer, tabl
     assert not tables.waiting()
     accepted = Counter(answer.address for answer in answers if answer.status == 302 and answer.known)
     mailed = Counter(address for address, _ in set(kept_by(server)))
-    assert mailed.keys() <= accepted.keys(), f"mailed, and never asked for: {mailed.keys() - accepted.keys()}"
+    assert mailed.keys() <= accepted.keys(), f"emailed, but never requested: {mailed.keys() - accepted.keys()}"
     counted = tables.count_events()
     for address, number in accepted.items():
         ends = {"mailed": mailed[address], **{kind: counted.get((address, kind), 0) for kind in ENDS}}
-        assert sum(ends.values()) == number, f"{address} was asked for {number} times: {ends}"
+        assert sum(ends.values()) == number, f"{address} was requested {number} times: {ends}"
     totals = {kind: sum(number for (_, name), number in counted.items() if name == kind) for kind in ENDS}
     assert len(tables.dead()) == totals["refused"]
     return {"mailed": mailed.total(), **totals}
 
 
-def assert_merged_into_mail(server: ScriptedServer, tables: Tables) -> None:
+def assert_merged_into_email(server: ScriptedServer, tables: Tables) -> None:
     """Every merged request belongs to a later email, or to a later request that expired or failed."""
-    latest = {str(letter["To"]): at for letter, at in letters_kept_by(server)}
+    latest = {str(email["To"]): at for email, at in emails_kept_by(server)}
     ended = tables.last_events("expired") | tables.last_events("refused")
     for address, merged in tables.last_events("merged").items():
         came = max(latest.get(address, 0.0), ended.get(address, 0.0))
@@ -88,12 +88,12 @@ def assert_merged_into_mail(server: ScriptedServer, tables: Tables) -> None:
 
 
 def assert_counted(ends: Mapping[str, int], unknown: int, metrics: str) -> None:
-    """The application's own counters have the same numbers.
+    """Assert that the application's own counters have the same numbers.
 
     Args:
-        ends: how many requests ended which way.
+        ends: the number of requests for each outcome.
         unknown: how many were accepted for addresses without an account.
-        metrics: what /metrics answers.
+        metrics: the response of /metrics.
     """
     names = {"mailed": "delivered", "refused": "failed"}
     expected = {f"mails_{names.get(end, end)}": number for end, number in {**ends, "unaddressed": unknown}.items()}
@@ -103,7 +103,7 @@ def assert_counted(ends: Mapping[str, int], unknown: int, metrics: str) -> None:
 
 
 def assert_copies(server: ScriptedServer, allowed: int) -> int:
-    """The server kept one copy of each email, and no more second ones than are allowed; returns how many it has."""
+    """Assert that the server has at most `allowed` second copies of emails, and return how many it has."""
     kept = kept_by(server)
     more = len(kept) - len(set(kept))
     assert more <= allowed, f"{more} second copies: {Counter(kept).most_common(more)}"
@@ -111,18 +111,18 @@ def assert_copies(server: ScriptedServer, allowed: int) -> int:
 
 
 def tokens_in(server: ScriptedServer) -> set[str]:
-    """Return the signatures of all links that the server saw, also in emails that it refused or that were cut."""
+    """Return the signatures of all links that the server received, also in rejected and incomplete emails."""
     texts = []
     for content in [*server.received, *server.fragments]:
-        letter = message_from_bytes(content)
-        parts = [part.get_payload(decode=True) for part in letter.walk() if not part.is_multipart()]
+        email = message_from_bytes(content)
+        parts = [part.get_payload(decode=True) for part in email.walk() if not part.is_multipart()]
         texts += [part.decode("utf-8", "replace") for part in parts if isinstance(part, bytes)]
     return {token for text in texts for token in TOKEN.findall(text)}
 
 
 def link_in(server: ScriptedServer) -> str | None:
     """Return the path of the link in the newest email that the server has, if it has one."""
-    for mail in reversed(list(server.mails)):
+    for mail in reversed(list(server.emails)):
         body = message_from_bytes(mail.content, policy=policy.default).get_body(("plain",))
         if body and (found := LINK.search(body.get_content())):
             return found[0]
@@ -132,7 +132,7 @@ def link_in(server: ScriptedServer) -> str | None:
 def assert_no_token(server: ScriptedServer, processes: Iterable[Server]) -> None:
     """No process printed a link, complete or only its signature."""
     tokens = tokens_in(server)
-    assert tokens or not server.mails, "no link found in the mails: the test is blind"
+    assert tokens or not server.emails, "no link found in the emails, so the test checks nothing"
     for process in processes:
         leaked = [token for token in tokens if token in process.log()]
         assert not leaked, f"{process} printed {leaked}"

@@ -22,7 +22,7 @@ MakeApp = Callable[..., Flask]
 
 
 def migrate(folder: Path, **settings: str) -> None:
-    """Make the tables."""
+    """Create the tables."""
     app = create_app({"INSTANCE_PATH": folder, **settings})
     with app.app_context():
         upgrade()
@@ -57,7 +57,7 @@ class Visitor:
     def log_out(self) -> Any:
         return self.submit("/logout/")
 
-    def ask_for_reset(self, email: str = "alice@example.com") -> Any:
+    def request_reset(self, email: str = "alice@example.com") -> Any:
         return self.submit("/password-reset/", email=email)
 
     def open_link(self, link: str) -> Any:
@@ -75,7 +75,7 @@ class Visitor:
 
 
 class Inbox:
-    """Delivers what waits and reads what arrived in the mailbox."""
+    """Delivers the emails that wait, and reads the mailbox."""
 
     def __init__(self, app: Flask) -> None:
         self.app = app
@@ -94,17 +94,17 @@ class Inbox:
         before = len(self.emails())
         self.deliver()
         new = self.emails()[before:]
-        assert len(new) == 1, f"{len(new)} new mails"
+        assert len(new) == 1, f"{len(new)} new emails"
         return new[0]
 
     def reset_link(self, email: str = "alice@example.com") -> str:
-        """Ask for a reset in a browser of its own and return the link that was mailed."""
+        """Request a reset in a new browser and return the emailed link."""
         self.let_a_minute_pass()
-        Visitor(self.app).ask_for_reset(email)
+        Visitor(self.app).request_reset(email)
         return link_in(self.deliver_one())
 
     def let_a_minute_pass(self) -> None:
-        """Forget when an account was last mailed."""
+        """End the cooldown of every account."""
         with self.app.app_context():
             db.session.execute(update(User).values(cooldown_started_at=None))
             db.session.commit()

@@ -55,11 +55,11 @@ class Broker(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Take it away at once."""
+        """Kill it."""
 
     @abstractmethod
     def freeze(self) -> None:
-        """Let it hang: the kernel still accepts connections, and nobody answers."""
+        """Freeze it: the kernel still accepts connections, but nothing answers."""
 
     @abstractmethod
     def thaw(self) -> None:
@@ -70,12 +70,12 @@ class Broker(ABC):
         """Delete what it holds, queues too."""
 
     @abstractmethod
-    def turn_away(self) -> None:
-        """Refuse everybody, with a sentence."""
+    def reject_clients(self) -> None:
+        """Reject all clients with an error."""
 
     @abstractmethod
-    def welcome(self) -> None:
-        """Take everybody again."""
+    def accept_clients(self) -> None:
+        """Accept clients again."""
 
     @abstractmethod
     def contents(self) -> list[bytes]:
@@ -93,19 +93,19 @@ class Redis(RedisServer, Broker):
 
     def forget_everything(self) -> None:
         """Delete every key."""
-        self.say("FLUSHALL")
+        self.execute("FLUSHALL")
 
-    def turn_away(self) -> None:
+    def reject_clients(self) -> None:
         """Become a replica, as after a failover."""
-        self.say("REPLICAOF", HOST, "1")
+        self.execute("REPLICAOF", HOST, "1")
 
-    def welcome(self) -> None:
+    def accept_clients(self) -> None:
         """Become what one may write to."""
-        self.say("REPLICAOF", "NO", "ONE")
+        self.execute("REPLICAOF", "NO", "ONE")
 
     def contents(self) -> list[bytes]:
         """Return every key, and what it holds."""
-        return [self._dump(key) for key in self.say("KEYS", "*")]
+        return [self._dump(key) for key in self.execute("KEYS", "*")]
 
     def _dump(self, key: bytes) -> bytes:
         read = {
@@ -116,7 +116,7 @@ class Redis(RedisServer, Broker):
             b"string": ("GET", key),
             b"none": ("GET", key),  # taken between the two commands
         }
-        return key + b" " + repr(self.say(*read[self.say("TYPE", key)])).encode()
+        return key + b" " + repr(self.execute(*read[self.execute("TYPE", key)])).encode()
 
 
 class RabbitMQ(Broker):
@@ -178,23 +178,23 @@ class RabbitMQ(Broker):
         with Connection(self.url, connect_timeout=5) as connection:
             connection.default_channel.queue_delete(QUEUE)
 
-    def turn_away(self) -> None:
+    def reject_clients(self) -> None:
         """Change the password, and end what connections there are."""
         self._control("change_password", "pwreset", "another")
         self._control("close_all_connections", "the password has changed")
 
-    def welcome(self) -> None:
+    def accept_clients(self) -> None:
         """Change the password back."""
         self._control("change_password", "pwreset", SECRET)
 
     def contents(self) -> list[bytes]:
         """Return what waits in the queue, with headers and all; it stays there."""
-        held: list[bytes] = []
+        contents: list[bytes] = []
         with Connection(self.url, connect_timeout=5) as connection:
             channel = connection.default_channel
             while message := channel.basic_get(QUEUE, no_ack=False):
-                held.append(repr((message.body, message.properties)).encode())
-        return held
+                contents.append(repr((message.body, message.properties)).encode())
+        return contents
 
     def _answers(self) -> bool:
         assert self._node is not None
@@ -234,11 +234,11 @@ class RabbitMQ(Broker):
         return {name: str(value) for name, value in settings.items()}
 
 
-class Line:
-    """A connection to a broker that can go dead: nothing passes, and neither side notices.
+class BrokerProxy:
+    """A proxy in front of a broker that can block: no bytes pass, and neither side notices.
 
     Args:
-        broker: at its other end.
+        broker: the broker behind it.
     """
 
     def __init__(self, broker: Broker) -> None:
@@ -261,12 +261,12 @@ class Line:
         for end in (self._listener, *self._ends):
             end.close()
 
-    def go_dead(self) -> None:
-        """Let nothing pass any more, on new connections neither."""
+    def block(self) -> None:
+        """Pass no more bytes, on old and new connections."""
         self._passing.clear()
 
-    def come_back(self) -> None:
-        """Let new connections pass; those there were stay dead for ever."""
+    def unblock(self) -> None:
+        """Pass bytes on new connections; the old ones stay blocked."""
         self._passing = threading.Event()
         self._passing.set()
 
@@ -284,9 +284,9 @@ class Line:
 
 def _pass(source: socket.socket, target: socket.socket, passing: threading.Event) -> None:
     with suppress(OSError):  # one side is gone
-        while heard := source.recv(65536):
+        while received := source.recv(65536):
             if passing.is_set():
-                target.sendall(heard)
+                target.sendall(received)
     if passing.is_set():
         _shut(source)
         _shut(target)

@@ -31,7 +31,7 @@ def register(page: Page, address: str) -> None:
     page.wait_for_url("**/register/done/")
 
 
-def ask_for_reset(page: Page, address: str) -> None:
+def request_reset(page: Page, address: str) -> None:
     """Ask for the link, as far as the page that says where to look."""
     page.goto("/password-reset/")
     page.get_by_label("Email address").fill(address)
@@ -44,7 +44,7 @@ def emails_to(page: Page, address: str, subject: str) -> Locator:
     return page.get_by_role("listitem").filter(has_text=f"to {address}").get_by_role("link", name=subject)
 
 
-def open_mail(page: Page, address: str, subject: str, count: int = 1) -> None:
+def open_email(page: Page, address: str, subject: str, count: int = 1) -> None:
     """Open the newest email, looking into the mailbox until there are `count`."""
     page.get_by_role("link", name="mailbox").first.click()
     mails = emails_to(page, address, subject)
@@ -57,14 +57,14 @@ def open_mail(page: Page, address: str, subject: str, count: int = 1) -> None:
     expect(page.get_by_role("heading", name=subject)).to_be_visible()
 
 
-def button_in_mail(page: Page, words: str) -> Locator:
+def button_in_email(page: Page, words: str) -> Locator:
     """Return the link that looks like a button, in the frame of the email that is open."""
     return page.frame_locator("iframe").get_by_role("link", name=words)
 
 
 def follow(page: Page, words: str = "Set a new password") -> str:
     """Click the email's button and return the link, as emailed; the form is open then."""
-    button = button_in_mail(page, words)
+    button = button_in_email(page, words)
     link = button.get_attribute("href") or ""
     button.click()
     page.wait_for_url("**/set-password")
@@ -112,7 +112,7 @@ def every_page(page: Page, site: Site, address: str) -> Iterator[str]:
         yield name
     register(page, f"new.{address}")
     yield "registration asked for"
-    open_mail(page, f"new.{address}", "Finish your registration")
+    open_email(page, f"new.{address}", "Finish your registration")
     yield "registration mail"
     follow(page, "Choose your password")
     yield "invitation"
@@ -121,15 +121,15 @@ def every_page(page: Page, site: Site, address: str) -> Iterator[str]:
     page.goto("/password-reset/")
     submit(page)
     yield "reset form with an error"
-    ask_for_reset(page, address)
+    request_reset(page, address)
     yield "reset asked for"
     press(page, page.get_by_role("button", name="Send again"))
     yield "reset asked for again"
-    open_mail(page, address, "Reset your password")
+    open_email(page, address, "Reset your password")
     yield "reset mail"
     page.get_by_text("The text version").click()
     yield "reset mail with its text"
-    button_in_mail(page, "make it useless").click()
+    button_in_email(page, "make it useless").click()
     page.wait_for_url("**/password-reset-cancel/**")
     yield "cancel"
     page.go_back()
@@ -158,9 +158,9 @@ def every_page(page: Page, site: Site, address: str) -> Iterator[str]:
 
 def pages_of_the_notice(page: Page, address: str) -> Iterator[str]:
     """Walk through what follows from the email about a change, from any page that leads to the mailbox."""
-    open_mail(page, address, "Your password")
+    open_email(page, address, "Your password")
     yield "notice"
-    button_in_mail(page, "Secure my account").click()
+    button_in_email(page, "Secure my account").click()
     page.wait_for_url("**/account-secure/**")
     yield "secure"
     page.goto(page.url + "x")

@@ -22,7 +22,7 @@ class CelerySite:
     Args:
         open_site: the fixture.
         email: the mail server.
-        url: where the broker is, or the line to it.
+        url: of the broker, or of a proxy in front of it.
         of_beat: settings of beat alone.
     """
 
@@ -30,41 +30,41 @@ class CelerySite:
         self.site: FaultSite = open_site(mail, CELERY_BROKER_URL=url)
         self.worker, self.beat = self._launch(CeleryWorker), self._launch(CeleryBeat, **of_beat)
 
-    def wait_until_mail_flows(self) -> None:
-        """Wait for worker and beat, and until what people ask for now is mailed."""
+    def wait_until_emails_are_sent(self) -> None:
+        """Wait for worker and beat, and until new requests are emailed."""
         until(lambda: self.worker.ready() and self.beat.ready(), "a worker and beat that have found the broker")
         self.site.remember_processes()
-        self.ask_and_wait()
+        self.request_and_wait()
 
     def lose_the_broker(self, broken: Callable[[], None], repaired: Callable[[], None]) -> tuple[int, int]:
-        """Break something for a while, under the eyes of people who ask; email must flow again, and go on flowing.
+        """Break something for a while, during which visitors request resets; afterwards emails must be sent again.
 
         Returns:
-            How many lines worker and beat have logged of it.
+            How many lines worker and beat have logged about it.
         """
         worker, beat = self.lines()
-        with self.site.people.asking(1):
+        with self.site.people.requesting_resets(1):
             broken()
             time.sleep(OUTAGE)
             repaired()
             self.site.repaired()
         self.site.settle(SOON)
-        self.ask_and_wait()
+        self.request_and_wait()
         worker_after, beat_after = self.lines()
         return worker_after - worker, beat_after - beat
 
     def check(self, fault: str, done: str, lines: tuple[int, int], seen: str = WAITED) -> None:
-        """Hold what must hold after every fault, that the logs were not flooded, and that the password is in none."""
+        """Check what is true after every fault, that the logs are short, and that no log contains the password."""
         worker, beat = lines
         assert worker <= 15, self.worker.log()
         assert beat <= 3, self.beat.log()
         assert SECRET not in self.site.log()
         self.site.check(fault, done, f"{seen}; the log of the worker grew by {worker} lines and that of beat by {beat}")
 
-    def ask_and_wait(self) -> None:
-        """Let people ask, and wait until they have their email, twice."""
+    def request_and_wait(self) -> None:
+        """Let visitors request resets, and wait until the emails are sent, twice."""
         for _ in range(2):
-            self.site.people.ask(1)
+            self.site.people.request_resets(1)
             until(lambda: not self.site.tables.waiting(), "an outbox in which nothing waits")
 
     def _launch(self, kind: type[CeleryWorker], **settings: object) -> CeleryWorker:

@@ -63,11 +63,11 @@ class Database(ABC):
         """Everything that is stored, by where."""
 
     @abstractmethod
-    def take_away(self) -> None:
+    def make_unreachable(self) -> None:
         """Make it unreachable, also over open connections."""
 
     @abstractmethod
-    def bring_back(self) -> None:
+    def make_reachable(self) -> None:
         """Make it reachable again; its rows may be gone."""
 
 
@@ -103,13 +103,13 @@ class SQLite(Database):
         """The bytes of the file and of those beside it, which hold the last changes."""
         return {path.name: path.read_bytes() for path in self.path.parent.glob("pwreset.db*")}
 
-    def take_away(self) -> None:
+    def make_unreachable(self) -> None:
         """Put a folder where the file was."""
         for path in self.path.parent.glob("pwreset.db*"):
             path.unlink()
         self.path.mkdir()
 
-    def bring_back(self) -> None:
+    def make_reachable(self) -> None:
         """Put a new file there."""
         self.path.rmdir()
         self._copy()
@@ -153,14 +153,14 @@ class PostgreSQL(Database):
         """Every row of every table, as text."""
         return {name: str(self.query(f'SELECT x::text FROM "{name}" x')).encode() for name in self.tables()}  # noqa: S608
 
-    def take_away(self) -> None:
-        """Let nobody connect, and end the connections there are."""
+    def make_unreachable(self) -> None:
+        """Reject new connections, and end the open ones."""
         self.server.run("ALTER DATABASE {} ALLOW_CONNECTIONS false", self.name)
         self.end_connections()
         self._is_away = True
 
-    def bring_back(self) -> None:
-        """Let everybody connect again."""
+    def make_reachable(self) -> None:
+        """Accept connections again."""
         self.server.run("ALTER DATABASE {} ALLOW_CONNECTIONS true", self.name)
         self._is_away = False
 
@@ -169,7 +169,7 @@ class PostgreSQL(Database):
         self.close()
         self.server.end_connections_to(self.name)
         if self._is_away:
-            self.bring_back()
+            self.make_reachable()
 
     def shape(self) -> Rows:
         """Return the columns and the version, which a test may have changed."""
@@ -184,7 +184,7 @@ class PostgreSQL(Database):
         self.query(f"WITH {', '.join(parts)} {FIRST_IDS}")
 
     def drop_tables(self) -> None:
-        """Take every table away."""
+        """Drop every table."""
         self.query("DROP SCHEMA public CASCADE")
         self.query("CREATE SCHEMA public")
 

@@ -5,9 +5,9 @@ which asserts what must be true after every fault and reports the row of the tab
 
     def test_a_sentence_about_what_holds(open_site, mail):      # in test_<group>_<rest>.py, see `fault_report.GROUPS`
         site = open_site(mail, OUTBOX_LEASE_SECONDS=6)          # gunicorn with two workers, on SQLite
-        site.people.ask(3, again=2)                             # three accounts and three strangers, three times each
+        site.people.request_resets(3, again=2)                  # three accounts and three strangers, three times each
         ...                                                     # break something, and see what the test is about
-        with site.people.asking():                              # people who go on asking meanwhile
+        with site.people.requesting_resets():                  # visitors who request resets meanwhile
             ...
         site.repaired()                                         # the recovery time counts from here
         site.settle()
@@ -35,7 +35,7 @@ OpenSite = Callable[..., "FaultSite"]
 OUR_FAULT = re.compile(r"^.*(?:Traceback|Warning:|Delivery failed).*$", re.MULTILINE)
 # Each request with its path: a live link in it must be redacted.
 ACCESS_LOG = ("--access-logfile", "-")
-NO_MAIL = "No email is sent"
+NO_EMAIL_IS_SENT = "No email is sent"
 
 
 NAMES = {Gunicorn: "gunicorn", FlaskRun: "`flask run`", OutboxRun: "`flask outbox run`"}
@@ -118,10 +118,10 @@ class FaultSite(Instance):
         """Return what all processes have printed."""
         return "".join(server.log() for server in self.servers)
 
-    def wait_until_no_mail_is_sent(self) -> str:
+    def wait_until_no_email_is_sent(self) -> str:
         """Wait until a worker says that the mail server takes no email; return the reason it gives."""
-        until(lambda: NO_MAIL in self.log(), "a warning that no mail is being sent")
-        return self.log().partition(NO_MAIL)[2].partition("\n")[0]
+        until(lambda: NO_EMAIL_IS_SENT in self.log(), "a warning that no email is sent")
+        return self.log().partition(NO_EMAIL_IS_SENT)[2].partition("\n")[0]
 
     def open_a_link(self) -> None:
         """Open the newest link that was emailed, if one was; whatever is answered, no log may have it."""
@@ -156,7 +156,7 @@ class FaultSite(Instance):
         for _ in range(4):  # two processes answer
             accounting.assert_counted(ends, unknown, Browser(self.people.server).get("/metrics").text)
         if self.right_clock:
-            accounting.assert_merged_into_mail(self.mail, self.tables)
+            accounting.assert_merged_into_email(self.mail, self.tables)
         more = accounting.assert_copies(self.mail, copies)
         self.open_a_link()
         accounting.assert_no_token(self.mail, self.servers)

@@ -71,7 +71,7 @@ class Cast:
         self.known["bob.signature"] = self.known["bob.token"].partition(".")[2]
         self._open_forms_of("bob")
 
-    def let_waiting_mail_go(self) -> None:
+    def make_waiting_emails_due(self) -> None:
         """Make due what waits for its account's next minute."""
         self.site.let_an_hour_pass()
         self.site.query("UPDATE outbox SET run_after = created_at WHERE failed_at IS NULL AND NOT leased")
@@ -79,14 +79,14 @@ class Cast:
     def _bob_opens_a_link(self) -> bool:
         browser = self.browsers["bob"] = self.site.person()
         before = len(self.site.emails_to(self.known["bob"]))
-        browser.ask_for_reset(self.known["bob"])
+        browser.request_reset(self.known["bob"])
         self.asked_for_bob += 1
         link = until(lambda: self._link_to_reset_by(before), "a link to reset by")
         self._know_link("bob", link)
         return 'name="new_password1"' in browser.get(link).text
 
     def _link_to_reset_by(self, before: int) -> str | None:
-        self.let_waiting_mail_go()
+        self.make_waiting_emails_due()
         return next(iter(self._links_of("bob", "/password-reset-confirm/", before)), None)
 
     def _links_of(self, name: str, page: str, since: int = 0) -> list[str]:

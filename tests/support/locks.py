@@ -21,12 +21,12 @@ WAITING = """
     SELECT pid FROM pg_stat_activity
     WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE :statement
 """
-INSERT, COMMITTED = b"INSERT INTO outbox", b"COMMIT\0"  # what goes over the line
+INSERT, COMMITTED = b"INSERT INTO outbox", b"COMMIT\0"  # bytes of the protocol
 
 
 @contextmanager
 def locked(site: FaultSite, table: str = "outbox") -> Iterator[None]:
-    """Let nobody else write to a table (on SQLite: to any) as long as the block runs; everybody may read."""
+    """Lock a table (on SQLite: the database) against writes while the block runs; reads are possible."""
     with site.tables.engine.connect() as connection:
         connection.exec_driver_sql(LOCK[connection.dialect.name].format(table))
         yield
@@ -36,16 +36,16 @@ def locked(site: FaultSite, table: str = "outbox") -> Iterator[None]:
 def wait_until_blocked(site: FaultSite, statement: str) -> None:
     """Wait until a process waits for the lock with a statement that begins so."""
     if site.tables.engine.dialect.name == "sqlite":
-        time.sleep(1)  # SQLite does not tell who waits
+        time.sleep(1)  # SQLite does not show which process waits
         return
     query = text(WAITING).bindparams(statement=f"{statement}%")
     until(lambda: site.tables.run(query), f"{statement} that waits for the lock")
 
 
-class PostgreSQLLine:
-    """A line to PostgreSQL that can keep back the answer to a COMMIT.
+class PostgreSQLProxy:
+    """A proxy for PostgreSQL that can withhold the reply to a COMMIT.
 
-    `keep_back` is set to keep back the next one that follows an INSERT into the outbox; `kept_back` tells that it was.
+    Set `withhold` to withhold the next reply after an INSERT into the outbox; `withheld` is set once that has happened.
 
     Args:
         url: of the database.
@@ -57,7 +57,7 @@ class PostgreSQLLine:
         self._listener = socket.create_server(("127.0.0.1", 0))
         here = there.set(host="127.0.0.1", port=self._listener.getsockname()[1], query={"sslmode": "disable"})
         self.url = here.render_as_string(hide_password=False)
-        self.keep_back, self.kept_back = threading.Event(), threading.Event()
+        self.withhold, self.withheld = threading.Event(), threading.Event()
         self._ends: list[socket.socket] = []
 
     def __enter__(self) -> Self:
@@ -82,7 +82,7 @@ class PostgreSQLLine:
     def _ask(self, near: socket.socket, far: socket.socket, inserted: threading.Event) -> None:
         with suppress(OSError):  # hung up
             while some := near.recv(65536):
-                if INSERT in some and self.keep_back.is_set():
+                if INSERT in some and self.withhold.is_set():
                     inserted.set()
                 far.sendall(some)
             far.shutdown(socket.SHUT_WR)
@@ -91,7 +91,7 @@ class PostgreSQLLine:
         with suppress(OSError):  # hung up
             while some := far.recv(65536):
                 if COMMITTED in some and inserted.is_set():
-                    self.kept_back.set()
+                    self.withheld.set()
                     return
                 near.sendall(some)
 

@@ -27,7 +27,7 @@ from tests.support.odd_values import (
     TOKENS,
     UIDS,
 )
-from tests.support.request_bodies import ENCODINGS, FRAMINGS, as_bytes, cut
+from tests.support.request_bodies import ENCODINGS, FRAMINGS, as_bytes, truncated
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -89,7 +89,7 @@ def fields_that_arrive(request: OddRequest, known: Mapping[str, str]) -> dict[st
     """Return what a form is filled with: of one that was cut short, what comes before the cut."""
     if (request.encoding, request.framing) != ("form", "short"):
         return {filled(name, known): filled(value, known) for name, value in request.fields}
-    return dict(parse_qsl(cut(encoded(request, known)[1]).decode(), keep_blank_values=True))
+    return dict(parse_qsl(truncated(encoded(request, known)[1]).decode(), keep_blank_values=True))
 
 
 def filled(text: str, known: Mapping[str, str]) -> str:

@@ -16,21 +16,21 @@ SEEN = "503 to everybody; the mail under way came once, the rest went out by its
 
 
 def answered_in(site: FaultSite, seconds: float) -> set[int]:
-    """Let people ask for so long, and return the statuses they got."""
+    """Let visitors request resets for some seconds, and return the statuses of the answers."""
     site.open_a_link()  # an error must not repeat its key either
     before, end = len(site.people.answers), time.monotonic() + seconds
     while time.monotonic() < end:
-        site.people.ask()
+        site.people.request_resets()
         time.sleep(0.2)
     return {answer.status for answer in site.people.answers[before:]}
 
 
 @contextmanager
-def mail_under_way(site: FaultSite) -> Iterator[None]:
-    """Enter the block while the server takes three seconds to say that it has a mail."""
+def email_being_sent(site: FaultSite) -> Iterator[None]:
+    """Run the block while the mail server takes three seconds to accept an email."""
     site.mail.behave({"DOT": drip(0.2, "250 2.0.0 Taken")})
     dots = site.mail.stages.count("DOT")
-    site.people.ask()
+    site.people.request_resets()
     site.mail.wait_for_stage("DOT", dots + 1, timeout=PATIENCE)
     yield
     site.mail.behave()

@@ -39,7 +39,7 @@ def app_for(make_app: MakeApp, server: SMTPServer | ScriptedServer, **settings: 
     return make_app(**{**defaults, **settings})
 
 
-def ask(app: Flask, address: str = "alice@example.com", kind: str = NOTICE, **options: Any) -> None:
+def request_email(app: Flask, address: str = "alice@example.com", kind: str = NOTICE, **options: Any) -> None:
     """Put a row into the outbox, as a view does."""
     with app.app_context():
         outbox.enqueue(kind, address, RequestInfo("192.0.2.1", "Firefox/140 (Windows)"), options)
@@ -60,7 +60,7 @@ def settle(app: Flask, row: OutboxMessage, result: Result, **details: Any) -> Re
 
 
 def merge(row: OutboxMessage, until: datetime) -> bool:
-    """Settle a row whose account is in its cooldown, and return whether an older row stands for it."""
+    """Settle a row whose account is in its cooldown, and return whether it was merged into an older row."""
     outcome = outbox.settle(row, Outcome(Result.MERGED, until=until))
     return outcome is not None and outcome.result is Result.MERGED
 
@@ -91,8 +91,8 @@ def users(app: Flask) -> list[User]:
         return found
 
 
-def wait_over(app: Flask) -> None:
-    """Make every waiting row due now, as if its back-off or lease were over."""
+def end_waits(app: Flask) -> None:
+    """Make every waiting row due now, as if its retry time or lease were over."""
     with app.app_context():
         waiting = OutboxMessage.run_after.is_not(None)
         db.session.execute(update(OutboxMessage).where(waiting).values(run_after=utcnow() - timedelta(seconds=1)))
@@ -100,7 +100,7 @@ def wait_over(app: Flask) -> None:
 
 
 def assert_uncharged(app: Flask, number: int = 1) -> None:
-    """All rows are there, due at once, and none was blamed."""
+    """Assert that all rows are due, and no attempt was charged to them."""
     found = rows(app)
     assert len(found) == number
     assert [(row.attempts, row.failure, row.failed_at) for row in found] == [(0, None, None)] * number
@@ -109,7 +109,7 @@ def assert_uncharged(app: Flask, number: int = 1) -> None:
 
 @contextmanager
 def listening(app: Flask, hear: Callable[[str], None]):
-    """Tell every SQL statement."""
+    """Call `hear` with every SQL statement."""
 
     def before(_connection, _cursor, statement, _parameters, _context, _many):
         hear(statement)

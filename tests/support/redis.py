@@ -59,20 +59,20 @@ class RedisServer:
             raise
 
     def stop(self) -> None:
-        """Take it away at once; what it counted is lost."""
+        """Kill it; its counts are lost."""
         if self._process is not None:
             self._process.kill()
             self._process.wait(PATIENCE)
 
     def freeze(self) -> None:
-        """Let it hang: the kernel still accepts connections, and nobody answers."""
+        """Freeze it: the kernel still accepts connections, but nothing answers."""
         self._send(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on where it was."""
         self._send(signal.SIGCONT)
 
-    def say(self, *command: str) -> Any:
+    def execute(self, *command: str) -> Any:
         """Send one command and return the answer."""
         with closing(Redis.from_url(self.url, socket_timeout=PATIENCE)) as client:
             return client.execute_command(*command)  # type: ignore[no-untyped-call]
@@ -83,7 +83,7 @@ class RedisServer:
 
     def _answers(self) -> bool:
         with suppress(RedisError):
-            return bool(self.say("PING"))
+            return bool(self.execute("PING"))
         return False
 
     def _send(self, number: int) -> None:

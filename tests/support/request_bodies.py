@@ -15,7 +15,7 @@ def as_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def cut(body: bytes) -> bytes:
+def truncated(body: bytes) -> bytes:
     """Return what a server reads of a body whose stated length is too short."""
     return body[: max(0, len(body) - 9)]
 
@@ -52,7 +52,7 @@ def _chunked(body: bytes, end: bytes = b"0\r\n\r\n") -> tuple[str, bytes]:
 
 FRAMINGS: Mapping[str, Callable[[bytes], tuple[str, bytes]]] = {
     "length": lambda body: (f"Content-Length: {len(body)}\r\n", body),
-    "short": lambda body: (f"Content-Length: {len(cut(body))}\r\n", body),
+    "short": lambda body: (f"Content-Length: {len(truncated(body))}\r\n", body),
     "long": lambda body: (f"Content-Length: {len(body) + 100}\r\n", body),
     "none": lambda body: ("", body),
     "chunked": _chunked,

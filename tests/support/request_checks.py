@@ -56,7 +56,7 @@ class RequestChecks:
     def __init__(self, cast: Cast) -> None:
         self.cast, self.site = cast, cast.site
         self.accounts = self._accounts()
-        self.asked: dict[str, Counter[str]] = {kind: Counter() for kind in ("reset", "registration", "notice")}
+        self.requested: dict[str, Counter[str]] = {kind: Counter() for kind in ("reset", "registration", "notice")}
         self.seen: Counter[tuple[str, int]] = Counter()
         self.sent = 0
         self.done: set[str] = set()
@@ -90,9 +90,9 @@ class RequestChecks:
         self.seen[request.method, answer.status] += 1
         kind = DONE.get(answer["location"]) if answer.status == 302 else None
         if kind and request.mentions("dan.notice"):
-            self.asked[kind][mailbox(self.cast.known["dan"])] += 1
+            self.requested[kind][mailbox(self.cast.known["dan"])] += 1
         elif kind:
-            self.asked[kind][mailbox(fields_that_arrive(request, self.cast.known)["email"])] += 1
+            self.requested[kind][mailbox(fields_that_arrive(request, self.cast.known)["email"])] += 1
 
     def _answer_is_sound(self, request: OddRequest, answer: Answer) -> None:
         assert answer.status < 500 or _is_unknown_coding(request, answer), f"an answer of {answer.status}"
@@ -108,8 +108,8 @@ class RequestChecks:
     def _log_is_clean(self, printed: str) -> None:
         assert "Traceback (most recent call last)" not in printed, printed[-3000:]
         readable = printed + unquote(printed)
-        told = [secret for secret in self.cast.secrets if secret in readable]
-        assert told == [], printed
+        leaked = [secret for secret in self.cast.secrets if secret in readable]
+        assert leaked == [], printed
 
     def _nobody_else_is_signed_in(self, request: OddRequest, answer: Answer) -> None:
         """A person who is signed in afterwards was so before, or has just sent a password."""
@@ -128,7 +128,7 @@ class RequestChecks:
         names = self.cast.names()
         for address, row in self.accounts.items():
             if address not in before:
-                known = mailbox(address) in self.asked["registration"]
+                known = mailbox(address) in self.requested["registration"]
                 assert known, "an account that nobody registered"
                 assert row.password_hash.startswith("!"), "a new account with a password"
             elif row != before[address]:
@@ -157,7 +157,7 @@ class RequestChecks:
 
     def _make_anew(self, name: str, row: Row, before: Row, request: OddRequest) -> None:
         if row.password_hash != before.password_hash and name != "dan":
-            self.asked["notice"][mailbox(self.cast.known[name])] += 1
+            self.requested["notice"][mailbox(self.cast.known[name])] += 1
             self.cast.set_password(name, fields_that_arrive(request, self.cast.known)["new_password1"])
         if name == "bob":
             self.cast.open_a_link_of_bob()
@@ -172,12 +172,12 @@ class RequestChecks:
 
     # --- at the end
 
-    def mails_were_asked_for(self) -> None:
-        """Each email went to one address as it is stored, and to none more often than it was asked for."""
-        until(self._all_mail_is_out, "an outbox where nothing waits")
+    def emails_were_requested(self) -> None:
+        """Assert that each email went to one stored address, and at most as often as it was requested."""
+        until(self._all_emails_are_sent, "an outbox where nothing waits")
         records = self.site.mail_server.messages[self._mails_before :]
         stored = {as_sent(address) for address in self._accounts()} - {self.cast.known["dora"], self.cast.known["erin"]}
-        asked = sum(self.asked.values(), Counter()) + Counter(
+        requested = sum(self.requested.values(), Counter()) + Counter(
             {mailbox(self.cast.known["bob"]): self.cast.asked_for_bob}
         )
         came: Counter[str] = Counter()
@@ -186,7 +186,7 @@ class RequestChecks:
             assert address in stored
             assert _addressees(record) == [address]
             came[mailbox(address)] += 1
-        assert came <= asked
+        assert came <= requested
 
     def no_secret_was_logged(self) -> None:
         """No token of any email that was sent is in the log, complete or only its signature."""
@@ -202,8 +202,8 @@ class RequestChecks:
         sizes = [Path(f"/proc/{pid}/statm").read_text(encoding="ascii") for pid in self.site.server.processes()]
         return sum(int(size.split()[1]) for size in sizes) * 4096
 
-    def _all_mail_is_out(self) -> bool:
-        self.cast.let_waiting_mail_go()
+    def _all_emails_are_sent(self) -> bool:
+        self.cast.make_waiting_emails_due()
         return bool(self.site.query(WAITING) == [(0,)])
 
     def _accounts(self) -> dict[str, Row]:

@@ -23,13 +23,13 @@ from tests.support.smtp import LoopbackServer
 class Step:
     """What a ScriptedServer does at one stage: send a reply (None: the usual one), and then go on or not.
 
-    "cut" closes the connection in the middle of the reply's last line.
+    "abort" closes the connection in the middle of the reply's last line.
     """
 
     reply: str | None = None
     interval: float = 0.0
     endless: bool = False
-    then: Literal["go on", "close", "silent", "reset", "cut"] = "go on"
+    then: Literal["go on", "close", "silent", "reset", "abort"] = "go on"
 
 
 USUAL = Step()
@@ -45,7 +45,7 @@ RST = Step("", then="reset")
 
 
 @dataclass
-class Mail:
+class Email:
     """One email that came to a ScriptedServer with its final dot.
 
     Args:
@@ -119,7 +119,7 @@ class ScriptedServer(LoopbackServer):
         self.stages: list[str] = []
         self.in_clear: list[str] = []
         self.received: list[bytes] = []
-        self.mails: list[Mail] = []
+        self.emails: list[Email] = []
         self.fragments: list[bytes] = []
         self._reached = threading.Condition()
         self.behave(replies)
@@ -163,7 +163,7 @@ class ScriptedServer(LoopbackServer):
             self.connections += 1
             conversations.append(_Conversation(self, sock))
         for conversation in conversations:
-            conversation.cut()
+            conversation.abort()
 
 
 def _steps(behaviour: Behaviour) -> Iterator[Step]:
@@ -186,7 +186,7 @@ class _Conversation:
         self._unread = b""
         self._thread.start()
 
-    def cut(self) -> None:
+    def abort(self) -> None:
         """End the connection from another thread, whatever it waits for, and wait for its thread."""
         # Not SSLSocket.shutdown: it drops the TLS state under the thread that reads.
         with self._lock, contextlib.suppress(OSError):
@@ -221,9 +221,9 @@ class _Conversation:
     def _body(self) -> None:
         content = self._content()
         step = self._enter("DOT")
-        mail = Mail(content, kept=not (step.reply or "").startswith(("4", "5")))
+        mail = Email(content, kept=not (step.reply or "").startswith(("4", "5")))
         self.server.received.append(content)
-        self.server.mails.append(mail)
+        self.server.emails.append(mail)
         code = self._do("DOT", step)
         mail.acknowledged = code.startswith("2")
 
@@ -250,13 +250,13 @@ class _Conversation:
         if step.endless:
             self._drip(itertools.cycle(f"{reply[:3]}-wait\r\n".encode()), step.interval)
         elif reply:
-            line_end = "" if step.then == "cut" else "\r\n"
+            line_end = "" if step.then == "abort" else "\r\n"
             self._send(f"{reply}{line_end}".encode(), step.interval)
         if step.then == "silent":
             self._ignore()
         if step.then == "reset":  # without lingering, closing sends RST
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        if step.then in {"close", "reset", "cut"} or reply.startswith("421"):
+        if step.then in {"close", "reset", "abort"} or reply.startswith("421"):
             raise _HangUp
         return reply[:3]
 
@@ -274,7 +274,7 @@ class _Conversation:
         self._step("HANDSHAKE")
         self._unread = b""
         assert self.server.tls_context is not None
-        with self._lock:  # only wraps; the handshake may block, and cut() must reach it
+        with self._lock:  # only wraps; the handshake may block, and abort() must reach it
             self.sock = self.server.tls_context.wrap_socket(self.sock, server_side=True, do_handshake_on_connect=False)
         self.sock.do_handshake()
 

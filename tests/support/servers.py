@@ -53,7 +53,7 @@ def environment(folder: Path, **settings: object) -> dict[str, str]:
 def run(
     folder: Path, *arguments: str, stdin: str = "", root: Path = ROOT, **settings: object
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python ARGUMENTS` in the project to its end; the status is the caller's to judge."""
+    """Run `python ARGUMENTS` in the project to its end; the caller checks the status."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=root,
@@ -151,7 +151,7 @@ class Server(ABC):
         return status
 
     def kill9(self) -> None:
-        """Take everything away at once: nobody gets to tidy up."""
+        """Kill every process, so that none can clean up."""
         assert self._process is not None
         for pid in self.processes():
             with suppress(ProcessLookupError):  # it has just ended by itself
@@ -194,7 +194,7 @@ class Gunicorn(Server):
         return "-m", "gunicorn", "-b", f"127.0.0.1:{self.port}", *self.options
 
     def own_settings(self) -> dict[str, object]:
-        """Return what a public start asks for."""
+        """Return the settings that public mode requires."""
         relay = {"EMAIL_HOST": "localhost", "EMAIL_FROM": "accounts@example.com"}
         return {"PUBLIC_URL": self.url, "SECRET_KEY": self.secret_key, **relay}
 

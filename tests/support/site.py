@@ -69,7 +69,7 @@ class Person(Browser):
     def is_signed_in(self) -> bool:
         return self.send("GET", "/account/", {}).status == 200
 
-    def ask_for_reset(self, email: str, **headers: str) -> Page:
+    def request_reset(self, email: str, **headers: str) -> Page:
         """Send the form of the reset; the headers go with the POST."""
         return self.post_form("/password-reset/", headers, email=email)
 
@@ -169,7 +169,7 @@ class Site(Instance):
         """Ask for a reset and return the emailed link."""
         self.let_an_hour_pass()
         before = len(self.emails_to(account.email))
-        self.person().ask_for_reset(account.email)
+        self.person().request_reset(account.email)
         return self.link_for(account.email, before + 1)
 
     def link_for(self, email: str, number: int = 1) -> str:

@@ -59,7 +59,7 @@ class LoopbackServer(ABC):
     def __enter__(self) -> Self:
         self._listener = _bind(0)
         self.port = self._listener.getsockname()[1]
-        self.come_back()
+        self.restart()
         return self
 
     def __exit__(
@@ -75,7 +75,7 @@ class LoopbackServer(ABC):
         self._listener.close()
         self._listener = _bind(self.port)
 
-    def come_back(self) -> None:
+    def restart(self) -> None:
         """Open the port again."""
         self.stopping.clear()
         self._listener.listen(128)

@@ -306,7 +306,7 @@ def test_a_port_that_is_down_refuses_and_answers_again_when_it_is_back() -> None
         waiting.close()
         with pytest.raises(ConnectionRefusedError):
             client(server)
-        server.come_back()
+        server.restart()
         assert server.port == port
         send(server)
     assert len(server.received) == 2
@@ -348,8 +348,8 @@ def test_it_tells_what_was_kept_what_was_acknowledged_and_what_was_cut() -> None
         for _ in range(2):
             with pytest.raises((smtplib.SMTPServerDisconnected, ConnectionError)):
                 send(server)
-    assert [(mail.kept, mail.acknowledged) for mail in server.mails] == [(True, True), (False, False), (True, False)]
-    assert [mail.content for mail in server.mails] == server.received
+    assert [(mail.kept, mail.acknowledged) for mail in server.emails] == [(True, True), (False, False), (True, False)]
+    assert [mail.content for mail in server.emails] == server.received
     (fragment,) = server.fragments
     assert fragment.startswith(b"From: app@example.com\r\n")
 

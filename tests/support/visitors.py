@@ -21,10 +21,10 @@ COOKIE_VALUE = re.compile(r"=[^;]*")
 
 @dataclass(frozen=True)
 class Answer:
-    """What somebody was answered.
+    """The answer to one visitor.
 
     Args:
-        address: asked for.
+        address: the one that the visitor typed.
         known: whether it has an account.
         shape: status, headers and body, without what differs for everybody (the date, the cookie's value).
         seconds: from the first byte sent to the last one read.
@@ -38,10 +38,10 @@ class Answer:
 
 
 class People:
-    """The visitors of one server. Several threads may ask at once.
+    """The visitors of one server. Several threads may use it at once.
 
     Args:
-        server: whom they ask.
+        server: the one that they visit.
         known: addresses that have an account, used one after the other.
     """
 
@@ -51,12 +51,12 @@ class People:
         self._known = iter(known)
         self._numbers = itertools.count()
 
-    def ask(self, pairs: int = 1, *, again: int = 0) -> list[str]:
+    def request_resets(self, pairs: int = 1, *, again: int = 0) -> list[str]:
         """Request a reset for an address with an account and for one without, alternately.
 
         Args:
             pairs: how many of both, each address a new one.
-            again: how often each is asked for once more.
+            again: how often the request is repeated for each address.
 
         Returns:
             The addresses with an account.
@@ -65,11 +65,11 @@ class People:
         for address in asked:
             stranger = f"stranger-{next(self._numbers):03}@example.com"
             for _ in range(1 + again):
-                self.ask_for(address, known=True)
-                self.ask_for(stranger, known=False)
+                self.request_reset(address, known=True)
+                self.request_reset(stranger, known=False)
         return asked
 
-    def ask_for(self, address: str, *, known: bool) -> Answer:
+    def request_reset(self, address: str, *, known: bool) -> Answer:
         """Open the form in a new browser, send it, and note the answer."""
         browser = TimedBrowser(self.server)
         page = browser.submit(FORM, email=address)
@@ -78,13 +78,13 @@ class People:
         return answer
 
     @contextmanager
-    def asking(self, pause: float = 0.3) -> Iterator[None]:
-        """Ask in pairs, again and again, as long as the block runs."""
+    def requesting_resets(self, pause: float = 0.3) -> Iterator[None]:
+        """Request resets in pairs, again and again, while the block runs."""
         enough = threading.Event()
 
         def go_on() -> None:
             while not enough.wait(pause):
-                self.ask()
+                self.request_resets()
 
         with ThreadPoolExecutor(1) as pool:
             job = pool.submit(go_on)

@@ -292,7 +292,7 @@ def test_the_session_is_a_new_one(app: Flask, alice: int, visitor: Visitor) -> N
     with visitor.client.session_transaction() as session:
         session["planted"] = "by somebody else"
     visitor.submit("/register/", email="someone@example.com")
-    visitor.ask_for_reset("other@example.com")
+    visitor.request_reset("other@example.com")
     visitor.log_in()
     assert set(session_of(app, visitor)) == FRESH_SESSION
 
@@ -337,7 +337,7 @@ def test_who_is_logged_in_is_sent_on_to_next(alice: int, visitor: Visitor) -> No
 def test_a_login_as_another_leaves_nothing_of_the_first(app: Flask, alice: int, visitor: Visitor) -> None:
     bob = add_user(app, "bob@example.com", PASSWORD)
     visitor.log_in(remember="y")
-    visitor.ask_for_reset("alice@example.com")
+    visitor.request_reset("alice@example.com")
     with app.app_context():
         accounts.revoke_sessions(accounts.find_by_id(alice))
         db.session.commit()

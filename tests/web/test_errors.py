@@ -31,17 +31,17 @@ def without_database(request: pytest.FixtureRequest, make_app: MakeApp, database
         return make_app(DATABASE_URL=nowhere)
     app = make_app()
     add_user(app, "alice@example.com", PASSWORD)
-    take_away(app, database)
+    make_unreachable(app, database)
     return app
 
 
-def take_away(app: Flask, database: Database) -> None:
+def make_unreachable(app: Flask, database: Database) -> None:
     """Let the database be gone, at the next use of a connection."""
     if isinstance(database, SQLite):  # an open file lives on without its name
         with app.app_context():
             db.session.remove()
             db.engine.dispose()
-    database.take_away()
+    database.make_unreachable()
 
 
 @pytest.mark.parametrize("path", PUBLIC_PAGES)
@@ -79,7 +79,7 @@ def test_the_health_check_says_so(without_database: Flask) -> None:
 
 
 def test_the_page_tells_nothing_of_the_database(without_database: Flask) -> None:
-    page = Visitor(without_database).ask_for_reset().text
+    page = Visitor(without_database).request_reset().text
     words = "sqlite", "SQL", "nowhere", "nothing", "pwreset.db", "pwreset_test", "Operational", "psycopg"
     assert [word for word in words if word in page] == []
 
@@ -91,22 +91,22 @@ def test_who_is_logged_in_sees_the_503_page(
     app: Flask, alice: int, visitor: Visitor, database: Database, path: str
 ) -> None:
     visitor.log_in()
-    take_away(app, database)
+    make_unreachable(app, database)
     page = visitor.get(path)
     assert page.status_code == 503
     assert "Try again in a moment." in page.text
 
 
 def test_the_application_recovers_with_its_database(app: Flask, alice: int, database: Database) -> None:
-    take_away(app, database)
-    assert Visitor(app).ask_for_reset().status_code == 503
-    database.bring_back()
-    assert Visitor(app).ask_for_reset().status_code == 302
+    make_unreachable(app, database)
+    assert Visitor(app).request_reset().status_code == 503
+    database.make_reachable()
+    assert Visitor(app).request_reset().status_code == 302
 
 
 def test_a_database_without_tables_is_not_available(make_app: MakeApp, empty_database: Database) -> None:
     app = make_app(**empty_database.settings)
-    assert Visitor(app).ask_for_reset().status_code == 503
+    assert Visitor(app).request_reset().status_code == 503
 
 
 # --- a view that breaks

@@ -149,7 +149,7 @@ def test_only_the_health_check_itself_answers_loopback_names(public: Flask, path
 
 def test_links_have_the_port_of_the_public_url_and_not_of_the_request(make_app: MakeApp, alice: int) -> None:
     app = make_app(**IN_PUBLIC | {"PUBLIC_URL": f"https://{PUBLIC_HOST}:8443"}, TESTING=True)
-    public_visitor(app).ask_for_reset()
+    public_visitor(app).request_reset()
     with mail.record_messages() as sent:
         Inbox(app).deliver()
     assert f"\nhttps://{PUBLIC_HOST}:8443/password-reset-confirm/" in sent[0].body

@@ -12,7 +12,7 @@ from flask import Flask
 
 from pwreset.mail.mailbox import MAXIMUM_KEPT, kept_email, kept_emails
 from tests.support.app import Inbox, MakeApp, add_user
-from tests.support.outbox import ask, deliver, wait_over
+from tests.support.outbox import deliver, end_waits, request_email
 from tests.support.pages import link_in
 from tests.support.smtp import SMTPServer
 
@@ -34,7 +34,7 @@ def age(folder: Path, identity: str, seconds: int) -> None:
 def keep_one(app: Flask, address: str = "alice@example.com") -> str:
     """Deliver an email and return its name in the mailbox."""
     before = set(kept_ids(app))
-    ask(app, address)
+    request_email(app, address)
     deliver(app)
     [new] = set(kept_ids(app)) - before
     return new
@@ -69,11 +69,11 @@ def test_the_newest_200_are_kept(app: Flask, folder: Path) -> None:
 
 
 def test_a_second_copy_takes_the_first_one_s_place(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    ask(app)
+    request_email(app)
     with monkeypatch.context() as context:
         context.setattr("pwreset.outbox.settle", lambda *_: None)  # killed between the email and the row
         deliver(app)
-    wait_over(app)
+    end_waits(app)
     deliver(app)
     assert len(kept_ids(app)) == 1
 
@@ -85,7 +85,7 @@ def test_an_empty_mailbox_says_what_to_do(app: Flask) -> None:
 
 
 def test_an_email_is_shown_with_its_subject_address_and_link(app: Flask, inbox: Inbox, alice: int) -> None:
-    ask(app, kind="password_reset")
+    request_email(app, kind="password_reset")
     link = link_in(inbox.deliver_one())
     [identity] = kept_ids(app)
     page = app.test_client().get(f"/mailbox/{identity}").text
@@ -191,7 +191,7 @@ def test_with_a_mail_server_there_is_no_mailbox(path: str, app: Flask, make_app:
 def test_with_a_mail_server_no_email_is_kept(make_app: MakeApp) -> None:
     with SMTPServer() as server:
         app = make_app(EMAIL_HOST="localhost", EMAIL_PORT=server.port, EMAIL_FROM="accounts@example.com")
-        ask(app)
+        request_email(app)
         deliver(app)
         assert len(server.messages) == 1
     assert kept_ids(app) == []
@@ -201,7 +201,7 @@ def test_the_log_names_the_page_and_never_the_token(
     app: Flask, inbox: Inbox, alice: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    ask(app, kind="password_reset")
+    request_email(app, kind="password_reset")
     link = link_in(inbox.deliver_one())
     [identity] = kept_ids(app)
     lines = [record.getMessage() for record in caplog.records if record.name == "pwreset.outbox.delivery"]
@@ -229,7 +229,7 @@ def test_a_hostile_text_part_is_text(app: Flask) -> None:
 def test_an_email_to_an_international_address_is_readable(make_app: MakeApp) -> None:
     app = make_app(SITE_NAME="Bücherei Łódź")
     add_user(app, "josé@bücher.example", None)
-    ask(app, "josé@bücher.example", "password_reset")
+    request_email(app, "josé@bücher.example", "password_reset")
     deliver(app)
     [identity] = kept_ids(app)
     page = app.test_client().get(f"/mailbox/{identity}").text

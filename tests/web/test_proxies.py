@@ -52,7 +52,7 @@ def test_a_forwarded_scheme_is_believed_of_trusted_proxies_only(make_app: MakeAp
 def test_a_forwarded_address_that_is_none_is_no_error(make_app: MakeApp, forwarded: str) -> None:
     visitor = Visitor(make_app(TRUSTED_PROXIES=1))
     visitor.client.environ_base["HTTP_X_FORWARDED_FOR"] = forwarded
-    assert visitor.ask_for_reset("a@example.com").status_code == 302
+    assert visitor.request_reset("a@example.com").status_code == 302
 
 
 @pytest.mark.parametrize("forwarded", ["203.0.113.9:51234", "192.0.2.1, 203.0.113.9:443", "203.0.113.9"])
