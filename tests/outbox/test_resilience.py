@@ -190,7 +190,7 @@ def test_what_a_teams_token_generator_writes_is_kept(make_app: MakeApp) -> None:
 
     app = make_app(token_generator=Recording())
     add_user(app, ALICE, PASSWORD)
-    ask(app, ALICE, "password_reset")
+    request_email(app, ALICE, "password_reset")
     deliver(app)
     assert event_kinds(app) == ["link_printed", "requested", "mailed"]
 

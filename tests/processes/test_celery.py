@@ -265,7 +265,7 @@ def test_the_mail_under_way_is_sent_once_and_the_next_worker_sends_the_rest_at_o
     asked = people.request_resets(3)
     with HoldingServer() as mail_server:
         worker = run_celery(serve, redis, mail_server.port, "--concurrency", "1")
-        mail_server.wait_for_a_mail_under_way()
+        mail_server.wait_until_an_email_is_being_sent()
         stop(worker)
         until(lambda: "Warm shutdown" in worker.log(), "the beginning of its end")
         mail_server.go_on()
@@ -287,7 +287,7 @@ class HoldingServer(SMTPServer):
         self._under_way, self._go_on = threading.Event(), threading.Event()
         super().__init__(latency=0.05, data_reply=self._hold)
 
-    def wait_for_a_mail_under_way(self) -> None:
+    def wait_until_an_email_is_being_sent(self) -> None:
         assert self._under_way.wait(PATIENCE)
 
     def go_on(self) -> None:

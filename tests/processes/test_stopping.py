@@ -47,7 +47,7 @@ def test_the_email_under_way_is_sent_once_and_those_behind_it_wait_untouched_for
     with SlowServer() as mail_server:
         one_process = ("--workers", "1") if kind is Gunicorn else ()
         server = serve(kind, *one_process, EMAIL_PORT=mail_server.port, **RELAY)
-        mail_server.wait_for_a_mail_under_way()
+        mail_server.wait_until_an_email_is_being_sent()
         stop(server)
         mail_server.go_on()
         assert server.wait() == 0
@@ -69,7 +69,7 @@ def test_with_the_reloader_an_email_under_way_is_sent_or_left_for_the_next_start
     asked_for_by(make_app(), "alice@example.com")
     with SlowServer() as mail_server:
         server = serve(FlaskRun, "--debug", EMAIL_PORT=mail_server.port, **RELAY)
-        mail_server.wait_for_a_mail_under_way()
+        mail_server.wait_until_an_email_is_being_sent()
         stop(server)
         mail_server.go_on()
         server.wait()
@@ -94,7 +94,7 @@ class SlowServer(SMTPServer):
         self._under_way, self._go_on = threading.Event(), threading.Event()
         super().__init__(latency=0.1, data_reply=self._hold)
 
-    def wait_for_a_mail_under_way(self):
+    def wait_until_an_email_is_being_sent(self):
         assert self._under_way.wait(PATIENCE)
 
     def go_on(self):
