@@ -93,11 +93,14 @@ class EmailedLinkView(FormView):
 
     dead_title = "This link does not work"
     purposes: ClassVar[tuple[str, ...]] = ()
-    validlink = False
-    expired = False
-    reopen = False  # whether opening the link from the email again may help
-    user: User
-    purpose = ""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.validlink = False
+        self.expired = False
+        self.reopen = False  # whether opening the link from the email again may help
+        self.user: User
+        self.purpose = ""
 
     def dispatch_request(self, *, uidb64: str, token: str) -> ResponseReturnValue:  # type: ignore[override]
         """Check the link, then show or submit the form. The URL rule must name both arguments."""

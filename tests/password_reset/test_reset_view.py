@@ -377,7 +377,7 @@ def test_extra_email_context_that_could_not_be_stored_is_refused_at_once(context
     "view", [PasswordResetView, PasswordResetDoneView, PasswordResetConfirmView, PasswordResetCompleteView]
 )
 @pytest.mark.parametrize(
-    "option", ["template", "succes_url", "token_generator", "_check", "render", "get_form", "__class__"]
+    "option", ["template", "succes_url", "token_generator", "_check", "validlink", "render", "get_form", "__class__"]
 )
 def test_unknown_option_is_refused_at_once_by_its_name(view, option) -> None:
     with pytest.raises(TypeError, match=option):
