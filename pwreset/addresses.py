@@ -44,7 +44,7 @@ def _reject_before_parsing(text: str) -> None:
     """Reject texts that must not reach the parser."""
     if "\ufffd" in text:  # the replacement for bytes that can't be decoded
         raise AddressError("Enter the address without unreadable characters.")
-    if "=?" in text:  # RFC 2047: a mail program would decode the word in the To field, and could find other addresses
+    if "=?" in text:  # RFC 2047: an email program would decode the word in the To field, and could find other addresses
         raise AddressError("An email address can't have the characters =? after one another.")
     if len(text) > MAXIMUM_LENGTH:
         raise AddressError(TOO_LONG)

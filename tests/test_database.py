@@ -128,7 +128,7 @@ def test_a_password_whose_connection_ends_in_the_middle_is_not_set_and_the_link_
 
 @on_postgresql
 @pytest.mark.parametrize("statement", ["UPDATE outbox", "SELECT users", "DELETE FROM outbox", "COMMIT"])
-def test_a_mail_whose_connection_ends_in_the_middle_is_sent_once_its_lease_is_over(
+def test_an_email_whose_connection_ends_in_the_middle_is_sent_once_its_lease_is_over(
     app: Flask, alice: int, inbox: Inbox, database: PostgreSQL, statement: str
 ) -> None:
     Visitor(app).request_reset()

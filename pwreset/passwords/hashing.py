@@ -38,14 +38,9 @@ def prepare(password: str) -> str:
     """Return the normal form in which a password is measured, hashed and compared.
 
     "é" from a Mac, which may send it decomposed, equals "é" from a phone, and a no-break space typed by accident
-    equals a space. Nothing else changes: no case mapping, no stripping, no truncation (ASVS 5.0, 6.2.8). Preparing
-    twice changes nothing more, and nothing is refused here: `PrintableValidator` refuses control characters and lone
-    surrogates when a password is set.
-
-    The other rules of RFC 8265 are left out. They would refuse most joined emoji, although NIST asks for Unicode to be
-    accepted, and unassigned code points, which differ with each Python's Unicode version: a password set on one
-    version could be refused by another. (A character newer than this Python's Unicode may compose differently after an
-    upgrade. That is rare, and a reset fixes it.)
+    equals a space. Nothing else changes: no case mapping, no stripping, no truncation (ASVS 5.0, 6.2.8). Nothing is
+    refused here: `PrintableValidator` refuses characters when a password is set. The other rules of RFC 8265 are left
+    out, since they would refuse most joined emoji, and code points that are newer than this Python's Unicode version.
 
     Args:
         password: the password as it was typed; any string, lone surrogates included.

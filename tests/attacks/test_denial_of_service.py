@@ -386,7 +386,7 @@ def test_an_address_bar_that_is_no_text_breaks_no_page(site: Site, sort: str) ->
 @on_postgresql  # which takes no NUL in a text
 @pytest.mark.parametrize("name", ["User-Agent", "Accept-Language", "X-Forwarded-For", "Cookie", "Authorization"])
 def test_a_header_that_is_no_text_stops_no_email(site: Site, name: str) -> None:
-    """ASVS 16.5.3: what is kept of a request goes into the database and into the mail."""
+    """ASVS 16.5.3: what is kept of a request goes into the database and into the email."""
     account, person = site.account(), site.person()
     body = filled_in(person, "/password-reset/") + b"&email=" + account.email.encode()
     site.let_an_hour_pass()

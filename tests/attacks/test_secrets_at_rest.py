@@ -46,7 +46,7 @@ class Life:
         return found
 
     def request_resets(self, number: int) -> list[str]:
-        """Ask for a reset and return the links of the mail."""
+        """Ask for a reset and return the links of the email."""
         self.site.let_an_hour_pass()
         self.site.person().request_reset(self.email)
         return self.links(number)

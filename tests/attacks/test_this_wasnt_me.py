@@ -89,7 +89,7 @@ def test_cancelling_works_after_the_attacker_logged_in(site: Site):
 
 
 def test_cancelling_works_after_the_attacker_used_the_link(site: Site):
-    """ASVS 6.4.3: both links stand in one mail."""
+    """ASVS 6.4.3: both links stand in one email."""
     account, attacker = site.account(), site.person()
     link = cancel_link(site, account)
     attacker.choose(links_in(site.emails_to(account.email)[-1])[0], ATTACKERS_PASSWORD)

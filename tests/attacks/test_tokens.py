@@ -420,7 +420,7 @@ ENDS = [
 
 @pytest.mark.parametrize("end", ENDS)
 def test_a_link_dies_with(site: Site, end: Callable[[Site, Account, Person], None]):
-    """ASVS 6.4.3: the account is no longer as it was when the link was mailed."""
+    """ASVS 6.4.3: the account is no longer as it was when the link was emailed."""
     account, owner = site.account(), site.person()
     owner.log_in(account)
     link = path_of(site.reset_link(account))

@@ -27,7 +27,7 @@ MULTIPART = f"multipart/form-data; boundary={BOUNDARY}"
 
 
 def submit(site: Site, path: str, email: str) -> tuple[Page, list[list[str]]]:
-    """Send an address in a form; return the answer, and who was mailed."""
+    """Send an address in a form; return the answer, and who was emailed."""
     person, answers = site.person(), list[Page]()
     site.let_an_hour_pass()
     mails = site.emails_caused_by(lambda: answers.append(person.submit(path, email=email)))
@@ -35,7 +35,7 @@ def submit(site: Site, path: str, email: str) -> tuple[Page, list[list[str]]]:
 
 
 def send(site: Site, path: str, content_type: str, body: str) -> tuple[Page, list[list[str]]]:
-    """Send a body of any kind with the page's CSRF token beside it; return the answer, and who was mailed."""
+    """Send a body of any kind with the page's CSRF token beside it; return the answer, and who was emailed."""
     person, answers = site.person(), list[Page]()
     site.let_an_hour_pass()
     headers = {"Content-Type": content_type, "X-CSRFToken": csrf_token(person.get(path))}

@@ -147,7 +147,7 @@ def test_commands_go_together_again_after_a_while(make_app: MakeApp, monkeypatch
 def test_no_end_of_a_line_in_a_teams_own_words_ends_the_email(
     end: str, letter: str, make_app: MakeApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CVE-2023-51764, RFC 5321 section 2.3.8: to some servers a bare CR or LF around a dot is the end of a mail."""
+    """CVE-2023-51764, RFC 5321 section 2.3.8: to some servers a bare CR or LF around a dot is the end of an email."""
     smuggled = end.join([f"Hello{letter}", "MAIL FROM:<accounts@example.com>", "RCPT TO:<eve@example.com>", "DATA", ""])
     monkeypatch.setattr(SMTPServer, "extensions", ("PIPELINING",))
     with SMTPServer() as server:

@@ -124,7 +124,7 @@ def test_of_eight_simultaneous_posts_with_one_link_exactly_one_wins(app, link, i
 
 
 def test_a_used_link_ends_the_cooldown(visitor, inbox) -> None:
-    """The minute between two emails is against strangers who ask; a used link shows that the owner read the mail."""
+    """The minute between two emails is against strangers who ask; a used link shows that the owner read the email."""
     visitor.submit("/register/", email="new@example.com")
     visitor.choose(link_in(inbox.deliver_one()), PASSWORD)
     visitor.request_reset("new@example.com")

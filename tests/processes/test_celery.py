@@ -97,10 +97,10 @@ def run_celery(serve: Serve, broker: Broker, mail_port: int, *options: str, **se
     return serve(CeleryWorker, *options, **settings)
 
 
-# --- from the form to the mail
+# --- from the form to the email
 
 
-def test_a_reset_asked_for_at_gunicorn_is_mailed_by_celery_alone(
+def test_a_reset_asked_for_at_gunicorn_is_emailed_by_celery_alone(
     make_app: MakeApp, instance: Instance, serve: Serve, broker: Broker, observer
 ):
     add_user(make_app(), "alice@example.com", "seven green lanterns drift")
@@ -222,7 +222,7 @@ def test_beat_sends_a_task_within_a_second_or_so_of_the_one_before(instance: Ins
 # --- many, few, and none
 
 
-def test_several_workers_send_each_of_many_mails_once(instance: Instance, serve: Serve, redis: Redis, people: People):
+def test_several_workers_send_each_of_many_emails_once(instance: Instance, serve: Serve, redis: Redis, people: People):
     asked = people.request_resets(200)
     with SMTPServer() as mail_server:
         first = run_celery(serve, redis, mail_server.port)
@@ -232,7 +232,7 @@ def test_several_workers_send_each_of_many_mails_once(instance: Instance, serve:
         until(lambda: first.log().count(" sent") + second.log().count(" sent") == 200, "a line for each mail")
 
 
-def test_a_pool_process_killed_in_a_send_is_replaced_and_the_mail_comes_again_when_its_lease_ends(
+def test_a_pool_process_killed_in_a_send_is_replaced_and_the_email_comes_again_when_its_lease_ends(
     instance: Instance, serve: Serve, redis: Redis, people: People
 ):
     with ScriptedServer({"DATA": [SILENT, USUAL]}) as mail_server:
@@ -259,7 +259,7 @@ def test_a_pool_process_killed_in_a_send_is_replaced_and_the_mail_comes_again_wh
     [(Server.terminate, 0), (Server.press_ctrl_c, 1)],  # as Celery has it
     ids=["terminate", "press_ctrl_c"],
 )
-def test_the_mail_under_way_is_sent_once_and_the_next_worker_sends_the_rest_at_once(
+def test_the_email_under_way_is_sent_once_and_the_next_worker_sends_the_rest_at_once(
     instance: Instance, serve: Serve, redis: Redis, people: People, stop, status
 ):
     asked = people.request_resets(3)
@@ -281,7 +281,7 @@ def test_the_mail_under_way_is_sent_once_and_the_next_worker_sends_the_rest_at_o
 
 
 class HoldingServer(SMTPServer):
-    """Holds the first mail back until told to go on."""
+    """Holds the first email back until told to go on."""
 
     def __init__(self) -> None:
         self._under_way, self._go_on = threading.Event(), threading.Event()

@@ -74,7 +74,7 @@ class CelerySite:
         return server.launch()
 
     def lines(self) -> tuple[int, int]:
-        """How many lines worker and beat have logged, beside one for each mail."""
+        """How many lines worker and beat have logged, beside one for each email."""
         worker, beat = (
             [line for line in server.lines() if ": Email " not in line] for server in (self.worker, self.beat)
         )

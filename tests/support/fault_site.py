@@ -48,7 +48,7 @@ class FaultSite(Instance):
     Args:
         folder: the instance folder.
         database: with its tables.
-        email: the server that gets the mail.
+        email: the server that gets the email.
         settings: for every process; None leaves one out.
         report: takes what `check` has seen, as the columns of the table.
 

@@ -103,7 +103,7 @@ def is_dead(page: Page, sentence: str = DEAD) -> bool:
 
 
 def cancel_link(site: Site, account: Account) -> Link:
-    """Ask for a reset and return the second link of the mail."""
+    """Ask for a reset and return the second link of the email."""
     site.reset_link(account)
     return Link.of(links_in(site.emails_to(account.email)[-1])[1])
 

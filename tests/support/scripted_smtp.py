@@ -101,7 +101,7 @@ class ScriptedServer(LoopbackServer):
     all connections; the last one repeats. A reply may hold several lines; they leave in one packet. A 421
     closes the connection. Every login is accepted.
 
-    `received` holds the content of every email that came with its final dot, `mails` also what became of it,
+    `received` holds the content of every email that came with its final dot, `emails` also what became of it,
     `fragments` what came of emails that were cut before it; `in_clear` the stages that were reached outside TLS.
     """
 
