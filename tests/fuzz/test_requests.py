@@ -35,4 +35,4 @@ def test_no_request_breaks_the_site_or_anybodys_account(cast: Cast, rules: list[
     checks.no_secret_was_logged()
     assert checks.memory() < GROWTH * warm[0]
     assert checks.done >= DONE
-    assert all(checks.asked.values())
+    assert all(checks.requested.values())
