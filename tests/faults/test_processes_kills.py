@@ -82,7 +82,7 @@ class Crowd:
         self._enough = threading.Event()
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
+    def requesting_resets(self) -> Iterator[None]:
         """Ask as long as the block runs."""
         with ThreadPoolExecutor(ASKERS) as pool:
             jobs = [pool.submit(self._go_on) for _ in range(ASKERS)]

@@ -50,8 +50,8 @@ class Mailbox:
         return [path.read_bytes() for path in self._files()]
 
     @property
-    def mails(self) -> list[Email]:
-        """The same, as a server tells of them."""
+    def emails(self) -> list[Email]:
+        """The same emails, in the form of a mail server's records."""
         return [Email(path.read_bytes(), kept=True, at=path.stat().st_mtime) for path in self._files()]
 
     def _files(self) -> list[Path]:
