@@ -91,7 +91,7 @@ def test_a_line_to_the_broker_that_went_dead_without_a_word_is_given_up(
         celery.wait_until_emails_are_sent()
         lines = celery.lose_the_broker(proxy.block, proxy.unblock)
         done = f"nothing passes, and nobody is told; {OUTAGE} s later on new connections alone"
-        celery.check(f"proxy to {NAMES[type(broker)]} dead", done, lines)
+        celery.check(f"connection to {NAMES[type(broker)]} dead", done, lines)
 
 
 def test_a_broker_that_turns_everybody_away_is_asked_again_until_it_does_not(
