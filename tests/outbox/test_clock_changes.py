@@ -4,8 +4,11 @@ from datetime import timedelta
 
 import pytest
 from flask import Flask
+from sqlalchemy import update
 
 from pwreset import outbox
+from pwreset.extensions import db
+from pwreset.models import OutboxMessage
 from pwreset.outbox import Outcome, Result
 from pwreset.outbox.worker import Worker
 from tests.support.app import MakeApp, add_user
@@ -98,6 +101,22 @@ def test_what_waits_for_its_own_time_is_left_alone(make_app: MakeApp, clock) -> 
         before = [row.run_after for row in rows(app)]
         assert recall(app) == 0
         assert [row.run_after for row in rows(app)] == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "repaired"),
+    [({}, 1), ({"attempts": 1}, 0), ({"leased": True}, 0), ({"attempts": 1, "leased": True}, 0)],
+)
+def test_of_rows_created_in_the_future_only_those_without_an_attempt_are_due_before_their_time(
+    app: Flask, clock, changes: dict[str, object], repaired: int
+) -> None:
+    clock.shift(timedelta(minutes=30))
+    request_email(app)
+    with app.app_context():
+        db.session.execute(update(OutboxMessage).values(run_after=NOON + timedelta(minutes=30), **changes))
+        db.session.commit()
+    clock.shift(-timedelta(minutes=30))
+    assert recall(app) == repaired
 
 
 def test_the_clock_of_another_machine_may_be_a_minute_ahead(app: Flask, clock) -> None:

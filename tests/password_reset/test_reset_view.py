@@ -21,7 +21,7 @@ from pwreset.web.forms import PasswordResetForm
 from tests.support.app import Inbox, Visitor, add_user
 from tests.support.pages import csrf_token, link_in, path_of, text_of
 from tests.support.passwords import NEW_PASSWORD, PASSWORD
-from tests.support.reset_pages import custom
+from tests.support.reset_pages import DEAD, custom
 
 PATH = "/password-reset/"
 
@@ -417,7 +417,9 @@ def test_generator_that_replaces_check_token_decides_which_links_open(make_app) 
     add_user(app, "alice@example.com", PASSWORD)
     visitor = Visitor(app)
     visitor.request_reset()
-    assert "<form" not in visitor.open_link(link_in(Inbox(app).deliver_one())).text
+    page = visitor.open_link(link_in(Inbox(app).deliver_one())).text
+    assert "<form" not in page
+    assert DEAD in page
 
 
 def test_generator_given_to_create_app_leaves_invitations_alone(make_app) -> None:
