@@ -117,7 +117,7 @@ class BaseValidator:
         return self.help_text
 
     def _refuses(self, password: str) -> bool:
-        raise NotImplementedError
+        raise NotImplementedError  # each rule has its own; BaseValidator alone is none
 
 
 class MinimumLengthValidator(BaseValidator):
